@@ -1,0 +1,110 @@
+"""What a client of the coordinator asks for and what it gets back, as values.
+
+Knows no transport and no HTTP; the gateway and the CLI translate these for people and programs.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from protocols.ids import PeerId, RequestId, SpecialistId
+from protocols.messages.ask import Prompt, Sampling
+
+AUTO = "auto"
+"""The model name that lets the router choose."""
+
+
+class Route(StrEnum):
+    """Which peers may see the prompt."""
+
+    ANY = "any"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """One prompt. `budget` is in seconds for the whole answer; `max_tokens` 0 means all that fit."""
+
+    request_id: RequestId
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    max_tokens: int
+    budget: float
+    stop: tuple[str, ...] = ()
+    route: Route = Route.ANY
+    node: PeerId | None = None
+    """Ask this peer only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How near a prompt lies to a card, cosine in [-1, 1]."""
+
+    specialist: SpecialistId
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """First event: who is going to answer and why (`why` is a sentence for people)."""
+
+    specialist: SpecialistId
+    peer: PeerId
+    why: str
+    scores: tuple[Score, ...] = ()
+    second_choice: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No token yet, but the peer lives. `ahead` counts requests before this one."""
+
+    peer: PeerId
+    phase: Literal["queued", "prefill"]
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of the answer: ids at `position` and on, and the text they add (may be empty)."""
+
+    peer: PeerId
+    position: int
+    ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Another peer carries the answer on from `position`; `reason` is an error code."""
+
+    from_peer: PeerId
+    to_peer: PeerId
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one peer contributed to an answer."""
+
+    peer: PeerId
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Last event of a complete answer. `text` is what was held back; times are in seconds."""
+
+    specialist: SpecialistId
+    reason: Literal["stop", "length"]
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_seconds: float
+    total_seconds: float
+    shares: tuple[Share, ...] = field(default=())
+
+
+AnswerEvent = Routed | Waiting | Delta | Resumed | Completed

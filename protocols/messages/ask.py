@@ -1,0 +1,142 @@
+"""`/dslm/ask/1`: one streamed generation, asked by a client, answered token by token.
+
+Knows the fields and their bounds; the order of messages is `protocols.ask`'s.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from protocols import limits
+
+ShortText = Annotated[str, Meta(max_length=limits.TEXT_BYTES_MAX)]
+Count = Annotated[int, Meta(ge=0, le=limits.TOKENS_MAX)]
+Seconds = Annotated[float, Meta(ge=0, le=limits.DEADLINE_SECONDS_MAX)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class ChatMessage(Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+
+
+class Chat(Struct, frozen=True, tag="chat"):
+    """A conversation; the serving peer applies the model's own chat template."""
+
+    messages: Annotated[
+        tuple[ChatMessage, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
+    ]
+
+
+class Text(Struct, frozen=True, tag="text"):
+    """A bare prompt, continued without a template."""
+
+    text: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+
+
+Prompt = Chat | Text
+
+
+class Sampling(Struct, frozen=True):
+    """How the next token is chosen from the logits.
+
+    `temperature` 0 is greedy. The random number of position p is a function of (`seed`, p) alone,
+    so another peer that takes over at p draws the same one.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """Client, first message: please generate.
+
+    `delivered` are the ids of this answer that the client already holds (from a peer that was
+    lost): generation goes on at position `len(delivered)` as if it had never stopped.
+    `max_tokens` counts the whole answer, delivered ids included; 0 means as many as fit.
+    `budget` is the time left for the whole answer, in seconds.
+    """
+
+    request_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    attempt: Annotated[int, Meta(ge=0, le=1_000)]
+    specialist: Annotated[str, Meta(max_length=96)]
+    prompt: Prompt
+    sampling: Sampling
+    max_tokens: Count
+    budget: Seconds
+    stop: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=limits.STOP_STRING_BYTES_MAX)], ...],
+        Meta(max_length=limits.STOP_STRINGS_MAX),
+    ] = ()
+    delivered: Annotated[tuple[TokenId, ...], Meta(max_length=limits.TOKENS_MAX)] = ()
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Client, at any time after `Ask`: stop now and free everything."""
+
+
+class Accepted(Struct, frozen=True, tag="accepted"):
+    """Server, first message of a yes. `model_digest` names the weights that answer."""
+
+    prompt_tokens: Count
+    context_length: Count
+    model_digest: Annotated[str, Meta(max_length=64)]
+
+
+class Progress(Struct, frozen=True, tag="progress"):
+    """Server, while no token is due yet: the peer lives. `ahead` counts earlier requests."""
+
+    phase: Literal["queued", "prefill"]
+    ahead: Count = 0
+
+
+class Tokens(Struct, frozen=True, tag="tokens"):
+    """Server: the next ids of the answer, the first of them at `position` (0-based).
+
+    `text` is what these ids add to the visible answer; it can be empty while a character or a
+    stop string is incomplete.
+    """
+
+    position: Count
+    ids: Annotated[
+        tuple[TokenId, ...], Meta(min_length=1, max_length=limits.TOKENS_PER_MESSAGE_MAX)
+    ]
+    text: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+
+
+class Finished(Struct, frozen=True, tag="finished"):
+    """Server, last message of a complete answer.
+
+    `text` is what was held back until the end was sure. `completion_tokens` counts the whole
+    answer, ids delivered by earlier peers included. `queue`, `prefill` and `decode` are seconds
+    spent by this peer.
+    """
+
+    reason: Literal["stop", "length"]
+    text: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+    prompt_tokens: Count
+    completion_tokens: Count
+    queue: Seconds = 0.0
+    prefill: Seconds = 0.0
+    decode: Seconds = 0.0
+
+
+class Refusal(Struct, frozen=True, tag="refused"):
+    """Server, instead of or after `Accepted`: a typed no.
+
+    `retry_after` (seconds) goes with `busy`; `limit` and `requested` (tokens) with `too_long`.
+    """
+
+    code: Literal["busy", "not_here", "too_long", "unsupported", "draining", "failed"]
+    message: ShortText = ""
+    retry_after: Seconds = 0.0
+    limit: Count = 0
+    requested: Count = 0
+
+
+ClientMessage = Ask | Cancel
+ServerMessage = Accepted | Progress | Tokens | Finished | Refusal
