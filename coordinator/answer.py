@@ -23,7 +23,7 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """One prompt. `budget` is in seconds for the whole answer; `max_tokens` 0 means all that fit."""
+    """One prompt. `budget` is seconds for the whole answer; `max_tokens` 0 means all that fit."""
 
     request_id: RequestId
     model: str

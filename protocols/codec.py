@@ -45,7 +45,7 @@ class FrameDecoder(Generic[MessageT]):
 
     def __init__(
         self,
-        union: Any,
+        union: Any,  # noqa: ANN401  (a union is no type)
         header_max: int = limits.HEADER_BYTES_MAX,
         payload_max: int = limits.PAYLOAD_BYTES_MAX,
     ) -> None:
@@ -66,7 +66,8 @@ class FrameDecoder(Generic[MessageT]):
         """How many more bytes complete what is being read (the prefix, or the frame)."""
         if len(self._buffer) < _PREFIX.size:
             return _PREFIX.size - len(self._buffer)
-        return _PREFIX.size + sum(_PREFIX.unpack_from(self._buffer)) - len(self._buffer)
+        header_length, payload_length = _PREFIX.unpack_from(self._buffer)
+        return int(_PREFIX.size + header_length + payload_length - len(self._buffer))
 
     @property
     def is_between_frames(self) -> bool:

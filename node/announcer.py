@@ -1,0 +1,115 @@
+"""Publishes what this node is: node record, cards, and the index records that lead to them.
+
+Knows records and the record store; must not know how they are found again (`coordinator`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from msgspec.structs import replace
+
+from protocols.errors import DslmError
+from protocols.ids import PeerId, SpecialistId, SwarmId
+from protocols.ports import Clock, RecordStore
+from protocols.records import (
+    CapabilityCard,
+    IndexRecord,
+    NodeRecord,
+    Record,
+    card_key,
+    domain_key,
+    node_key,
+    seal,
+    specialist_key,
+    swarm_key,
+)
+from protocols.signing import Identity
+
+PERIOD_SECONDS = 20.0
+LIFETIME_SECONDS = 75.0
+"""Three periods and some: one lost announcement hides nobody, a dead peer is gone in a minute."""
+RETRY_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What there is to announce now; sequence and expiry are filled in by the announcer."""
+
+    node: NodeRecord
+    cards: Sequence[CapabilityCard]
+
+
+class Announcer:
+    """Keeps our records alive in the store. `current` tells what to announce."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: RecordStore,
+        clock: Clock,
+        rng: Random,
+        current: Callable[[], Offer],
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._current = current
+        self._sequence = 0
+        self._changed = asyncio.Event()
+
+    def announce_soon(self) -> None:
+        """Do not wait for the period's end."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Announce for ever; a failed announcement is repeated soon."""
+        while True:
+            self._changed.clear()
+            taken = await self.announce()
+            wait = PERIOD_SECONDS * self._rng.uniform(0.8, 1.2) if taken else RETRY_SECONDS
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def announce(self) -> bool:
+        """Publish everything once; whether somebody took all of it."""
+        now = self._clock.now()
+        self._sequence = max(self._sequence + 1, int(now * 1000))
+        records = list(records_of(self._current(), self._sequence, now + LIFETIME_SECONDS))
+        taken = True
+        for key, record in records:
+            try:
+                sealed = seal(record, self._identity)
+                taken &= await self._store.put(key, record.peer, sealed, record.expires_at)
+            except DslmError as error:
+                _log.info("could not announce %s: %s", key, error)
+                taken = False
+        return taken
+
+
+def records_of(offer: Offer, sequence: int, expires_at: float) -> Iterator[tuple[str, Record]]:
+    """Every record that makes `offer` known, with the key it goes under.
+
+    The full records come first, so that an index never leads to nothing.
+    """
+    node = replace(offer.node, sequence=sequence, expires_at=expires_at)
+    swarm, peer = SwarmId(node.swarm), PeerId(node.peer)
+    yield node_key(swarm, peer), node
+    keys: dict[str, list[str]] = {swarm_key(swarm): list(node.specialists)}
+    for unsequenced in offer.cards:
+        card = replace(unsequenced, sequence=sequence, expires_at=expires_at)
+        specialist = SpecialistId(card.specialist)
+        yield card_key(swarm, peer, specialist), card
+        keys[specialist_key(swarm, specialist)] = [specialist]
+        for domain in card.domains:
+            keys.setdefault(domain_key(swarm, domain), []).append(specialist)
+    for key, specialists in keys.items():
+        yield key, IndexRecord(node.peer, key, sequence, expires_at, tuple(specialists))

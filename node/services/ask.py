@@ -1,0 +1,203 @@
+"""Answers `Ask`: find the model, tokenise, check that it fits, let it in, stream what it says.
+
+Knows hosted models behind `node.services.ports`; must not know streams or frames
+(`node.services.ask_stream` carries its messages).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+from node.engine.base import Ended, EngineRequest, FinishReason, Generated, StepOutput
+from node.services.admission import Admission
+from node.services.ports import Generation, ServedModel
+from node.services.text import AnswerText
+from protocols.errors import DeadlineExceeded, NotHere, TooLong
+from protocols.ids import SpecialistId
+from protocols.messages.ask import (
+    Accepted,
+    Ask,
+    Chat,
+    Finished,
+    Progress,
+    ServerMessage,
+    Text,
+    Tokens,
+)
+from protocols.ports import Clock
+
+PROGRESS_SECONDS = 0.5
+"""How often a client hears that we live while no token is due."""
+WAITING_PER_SLOT = 4
+_LONG_PROMPT_CHARACTERS = 20_000
+
+
+@dataclass(slots=True)
+class Served:
+    """Counters since start."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
+class AskService:
+    """Implements `coordinator.ports.Answerer` with this node's own models."""
+
+    def __init__(self, models: Mapping[SpecialistId, ServedModel], clock: Clock) -> None:
+        self._models = models
+        self._clock = clock
+        self._admission = {
+            name: Admission(model.slots, WAITING_PER_SLOT * model.slots)
+            for name, model in models.items()
+        }
+        self.served = Served()
+
+    def admission(self, specialist: SpecialistId) -> Admission:
+        """The counts of one of our models."""
+        return self._admission[specialist]
+
+    @property
+    def inside(self) -> int:
+        """Requests running and waiting over all models."""
+        return sum(one.running + one.waiting for one in self._admission.values())
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; those inside go on."""
+        for admission in self._admission.values():
+            admission.draining = True
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
+        """The messages of one answer; see `coordinator.ports.Answerer`."""
+        model = self._models.get(SpecialistId(ask.specialist))
+        if model is None:
+            raise NotHere(f"this peer does not host {ask.specialist!r}")
+        prompt = await _tokenise(model, ask)
+        max_tokens = _room(model.context_length, len(prompt), ask)
+        admission = self._admission[model.specialist]
+        ahead = admission.enter()
+        entered = self._clock.monotonic()
+        try:
+            yield Accepted(len(prompt), model.context_length, model.model_digest)
+            run = _Run(model, ask, prompt, max_tokens, ahead, self._clock)
+            async for message in run.messages():
+                if isinstance(message, Tokens):
+                    self.served.tokens += len(message.ids)
+                yield message
+            self.served.requests += 1
+        finally:
+            admission.leave(self._clock.monotonic() - entered)
+
+
+async def _next_within(generation: Generation, seconds: float) -> StepOutput | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await generation.next()
+    except TimeoutError:
+        return None
+
+
+async def _tokenise(model: ServedModel, ask: Ask) -> tuple[int, ...]:
+    match ask.prompt:
+        case Chat(messages=messages):
+            if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
+                return await asyncio.to_thread(model.tokenizer.encode_chat, messages)
+            return model.tokenizer.encode_chat(messages)
+        case Text(text=text):
+            if len(text) > _LONG_PROMPT_CHARACTERS:
+                return await asyncio.to_thread(model.tokenizer.encode_text, text)
+            return model.tokenizer.encode_text(text)
+
+
+def _room(context_length: int, prompt_tokens: int, ask: Ask) -> int:
+    """How many tokens the answer may have; `TooLong` if the context cannot hold it."""
+    wanted = prompt_tokens + max(ask.max_tokens, len(ask.delivered), 1)
+    if wanted > context_length:
+        raise TooLong(context_length, wanted)
+    return ask.max_tokens or context_length - prompt_tokens
+
+
+class _Run:
+    """One generation from the engine's first output to `Finished`."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        ask: Ask,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        ahead: int,
+        clock: Clock,
+    ) -> None:
+        self._model = model
+        self._ask = ask
+        self._prompt = prompt
+        self._max_tokens = max_tokens
+        self._ahead = ahead
+        self._clock = clock
+        self._text = AnswerText(model.tokenizer.decoder(), ask.stop)
+        self._text.replay(ask.delivered)
+        self._completed = len(ask.delivered)
+        self._started = clock.monotonic()
+        self._first_token: float | None = None
+
+    async def messages(self) -> AsyncGenerator[ServerMessage, None]:
+        if self._text.stopped:
+            yield self._finished("stop")
+            return
+        if self._completed >= self._max_tokens:
+            yield self._finished("length")
+            return
+        generation = self._model.generate(self._engine_request())
+        try:
+            async for message in self._stream(generation):
+                yield message
+        finally:
+            generation.close()
+
+    async def _stream(self, generation: Generation) -> AsyncGenerator[ServerMessage, None]:
+        while True:
+            left = self._started + self._ask.budget - self._clock.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded("the time budget of the request is spent")
+            output = await _next_within(generation, min(PROGRESS_SECONDS, left))
+            match output:
+                case None:
+                    if self._first_token is None:
+                        yield Progress("queued" if self._ahead else "prefill", self._ahead)
+                case Generated():
+                    yield self._tokens(output)
+                    if self._text.stopped:
+                        yield self._finished("stop")
+                        return
+                case Ended(reason=reason):
+                    yield self._finished(reason)
+                    return
+
+    def _tokens(self, output: Generated) -> Tokens:
+        if self._first_token is None:
+            self._first_token = self._clock.monotonic()
+        self._completed = output.position + 1
+        return Tokens(output.position, (output.token_id,), self._text.push(output.token_id))
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        rest = self._text.finish()
+        now = self._clock.monotonic()
+        first = self._first_token if self._first_token is not None else now
+        return Finished(
+            "stop" if self._text.stopped else reason,
+            rest,
+            len(self._prompt),
+            self._completed,
+            prefill=max(0.0, first - self._started),
+            decode=max(0.0, now - first),
+        )
+
+    def _engine_request(self) -> EngineRequest:
+        return EngineRequest(
+            f"{self._ask.request_id}/{self._ask.attempt}",
+            self._prompt,
+            self._max_tokens,
+            self._ask.sampling,
+            self._model.tokenizer.stop_ids,
+            self._ask.delivered,
+        )
