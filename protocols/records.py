@@ -54,7 +54,7 @@ class CapabilityCard(Struct, frozen=True, tag="card"):
     """A peer says that it hosts a specialist, and what the specialist is good at.
 
     `model_digest` names weights and tokenizer: replicas with the same digest continue each other's
-    answers. A card without prototypes is a plain base; `auto` falls back on one.
+    answers. A card with neither domains nor prototypes is a plain base; `auto` falls back on one.
     `encoder` names the sentence encoder in whose space the prototypes lie.
     """
 
@@ -78,7 +78,7 @@ class CapabilityCard(Struct, frozen=True, tag="card"):
     @property
     def is_base(self) -> bool:
         """Whether this is a plain base, the one to ask when no specialist is near."""
-        return not self.prototypes
+        return not self.domains and not self.prototypes
 
 
 class IndexRecord(Struct, frozen=True, tag="index"):
@@ -146,14 +146,19 @@ def check_time(record: Record, now: float) -> None:
         raise RecordError("record claims to live longer than records may")
 
 
-def believe(data: bytes, key: str, subkey: str, now: float) -> Record:
-    """The record stored under (`key`, `subkey`), if it is genuine, alive and belongs there."""
-    record = open_sealed(data)
-    check_time(record, now)
+def check_place(record: Record, key: str, subkey: str) -> None:
+    """`RecordError` unless `record` may lie under (`key`, `subkey`)."""
     if record.peer != subkey:
         raise RecordError("a record lies under another peer's name")
     if key not in keys_of(record):
         raise RecordError("a record lies under a key it was not made for")
+
+
+def believe(data: bytes, key: str, subkey: str, now: float) -> Record:
+    """The record stored under (`key`, `subkey`), if it is genuine, alive and belongs there."""
+    record = open_sealed(data)
+    check_time(record, now)
+    check_place(record, key, subkey)
     return record
 
 

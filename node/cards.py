@@ -1,0 +1,51 @@
+"""Makes the capability cards of the models that this node hosts.
+
+Knows settings, facts of a loaded model and the encoder; must not know how cards are published.
+"""
+
+from dataclasses import dataclass
+
+from coordinator.ports import Encoder
+from node.config import ModelConfig
+from node.hosting.hosted import HostedModel
+from node.hosting.prototypes import make_prototypes
+from protocols import limits
+from protocols.ids import PeerId, SwarmId
+from protocols.records import CapabilityCard, Prototype
+
+
+@dataclass(frozen=True, slots=True)
+class CardMaker:
+    """Makes cards for one peer in one swarm. Sequence and expiry are the announcer's to set."""
+
+    swarm: SwarmId
+    peer: PeerId
+    encoder: Encoder | None
+
+    async def card(self, model: HostedModel, settings: ModelConfig) -> CapabilityCard:
+        """The card of `model`, with prototypes if its settings say what it is good at."""
+        prototypes = await self._prototypes(settings)
+        return CapabilityCard(
+            peer=self.peer,
+            swarm=self.swarm,
+            sequence=0,
+            expires_at=0.0,
+            specialist=model.specialist,
+            model_digest=model.model_digest,
+            base=model.base,
+            precision=model.precision,
+            context_length=model.context_length,
+            domains=settings.domains[: limits.DOMAINS_MAX],
+            description=settings.description[: limits.DESCRIPTION_BYTES_MAX],
+            encoder=self.encoder.digest if self.encoder and prototypes else "",
+            prototypes=prototypes,
+            parameters=model.parameters,
+            licence=settings.licence or model.licence,
+        )
+
+    async def _prototypes(self, settings: ModelConfig) -> tuple[Prototype, ...]:
+        texts = [*settings.examples, *([settings.description] if settings.description else [])]
+        if self.encoder is None or not settings.domains or not texts:
+            return ()
+        vectors = await self.encoder.encode(texts)
+        return make_prototypes(vectors, min(limits.PROTOTYPES_MAX, len(texts)))

@@ -1,0 +1,156 @@
+"""The settings of a node as frozen values, one dataclass for each section.
+
+Knows every setting, its default and what it is for, and is the only place that touches the
+environment. Must not know where values come from (`node.config_reader`) or what uses them.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from node.paths import Paths
+
+T = TypeVar("T")
+Kind = Literal["plain", "duration", "size"]
+Precision = Literal["fp32", "bf16"]
+
+DEFAULT_MODEL = "smollm2"
+"""What a node hosts when nothing is said: an alias that `node.hosting.fetch` knows."""
+
+
+def setting(default: T, about: str, kind: Kind = "plain") -> T:
+    """A dataclass field that is a setting: `about` is shown to people."""
+    return field(default=default, metadata={"about": about, "kind": kind})
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """The HTTP side."""
+
+    listen: str = setting("127.0.0.1:7777", "address of the API and web page; loopback only")
+    body_max: int = setting(20 * 2**20, "largest request body", "size")
+
+    @property
+    def host(self) -> str:
+        """The address without the port."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port number."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """Without a slash at the end."""
+        return f"http://{self.listen}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSection:
+    """The node itself."""
+
+    name: str = setting("", "what other people see; empty: a part of the peer id")
+    data: str = setting("", "folder of the identity and records; empty: by platform")
+    drain: float = setting(10.0, "how long running answers may go on after SIGTERM", "duration")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The peer-to-peer side, in multiaddresses."""
+
+    listen: tuple[str, ...] = setting(("/ip4/0.0.0.0/tcp/7779",), "addresses to listen on")
+    bootstrap: tuple[str, ...] = setting((), "peers to join through, ending in /p2p/PEER")
+    announce: tuple[str, ...] = setting((), "addresses to tell others, if listen is not enough")
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmConfig:
+    """Which peers belong together."""
+
+    name: str = setting("public", "swarm to belong to")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """The model runtime."""
+
+    threads: int = setting(0, "threads of the engine; 0: one for each physical core")
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """The choice of a specialist for `auto`."""
+
+    encoder: Literal["auto", "off"] = setting("auto", "sentence encoder; off: always the base")
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What the node writes about itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "least severity")
+    json: bool = setting(False, "one JSON object for each line")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One `[[models]]` table. `path` is any source of `node.hosting.fetch`, or a file or folder.
+
+    fp32 is the default precision because then every peer makes the same greedy text whatever it
+    is batched with, so that another peer can carry an answer on unnoticed.
+    """
+
+    path: str
+    id: str = ""
+    precision: Precision = "fp32"
+    slots: int = 8
+    """Answers at a time."""
+    context: int = 2048
+    """Tokens for prompt and answer; 0 means all that the model can."""
+    domains: tuple[str, ...] = ()
+    description: str = ""
+    examples: tuple[str, ...] = ()
+    """Typical prompts, from which the router learns what the model is for."""
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything that the composition root needs to know."""
+
+    paths: Paths
+    api: ApiConfig = ApiConfig()
+    node: NodeSection = NodeSection()
+    network: NetworkConfig = NetworkConfig()
+    swarm: SwarmConfig = SwarmConfig()
+    engine: EngineConfig = EngineConfig()
+    router: RouterConfig = RouterConfig()
+    log: LogConfig = LogConfig()
+    models: tuple[ModelConfig, ...] = ()
+
+
+SECTIONS: Mapping[str, type] = {
+    "api": ApiConfig,
+    "node": NodeSection,
+    "network": NetworkConfig,
+    "swarm": SwarmConfig,
+    "engine": EngineConfig,
+    "router": RouterConfig,
+    "log": LogConfig,
+}
+"""The sections of a configuration file, besides `models`."""
+
+
+def environment() -> dict[str, str]:
+    """A copy of this process's environment."""
+    return dict(os.environ)
+
+
+def derived_model_id(path: str) -> str:
+    """The specialist id of a model without one: the last part of its path, in lower case."""
+    last = path.rstrip("/").rsplit("/", 1)[-1].split("==")[0].removeprefix("pkg:").split("@")[0]
+    stem = re.sub(r"\.(gguf|whl)$", "", last, flags=re.IGNORECASE).lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "model"

@@ -1,0 +1,145 @@
+"""The fields of OpenAI's requests that dslm honours, and those that it refuses to drop silently.
+
+Knows JSON and the bounds of each field; must not know the coordinator's values. Fields named in
+neither place are ignored, as OpenAI's clients expect.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from node.gateway.errors import BadRequest, UnsupportedParameter
+from protocols import limits
+
+BodyT = TypeVar("BodyT", bound=Struct)
+
+Count = Annotated[int, Meta(ge=1, le=limits.TOKENS_MAX)]
+StopText = Annotated[str, Meta(min_length=1, max_length=limits.STOP_STRING_BYTES_MAX)]
+
+
+class Part(Struct, frozen=True):
+    """A piece of a message's content; only text can be read here."""
+
+    type: str
+    text: str | None = None
+
+
+class MessageBody(Struct, frozen=True):
+    """One turn of a conversation as clients send it."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | tuple[Part, ...] | None = None
+    tool_calls: object = None
+    function_call: object = None
+
+
+class StreamOptions(Struct, frozen=True):
+    """What a stream tells besides the text."""
+
+    include_usage: bool | None = None
+
+
+class DslmBody(Struct, frozen=True):
+    """dslm's own part of a request; `budget` is in seconds for the whole answer."""
+
+    route: str | None = None
+    node: Annotated[str, Meta(min_length=1, max_length=96)] | None = None
+    budget: Annotated[float, Meta(gt=0, le=limits.DEADLINE_SECONDS_MAX)] | None = None
+    return_token_ids: bool | None = None
+
+
+class CommonBody(Struct, frozen=True, kw_only=True):
+    """What both endpoints take."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: (
+        StopText | Annotated[tuple[StopText, ...], Meta(max_length=limits.STOP_STRINGS_MAX)] | None
+    ) = None
+    dslm: DslmBody | None = None
+
+
+class ChatBody(CommonBody, frozen=True, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[
+        tuple[MessageBody, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
+    ]
+    max_completion_tokens: Count | None = None
+
+
+class CompletionBody(CommonBody, frozen=True, kw_only=True):
+    """`POST /v1/completions`."""
+
+    prompt: str | tuple[object, ...]
+
+
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "chat_template_kwargs": ({},),
+    "echo": (False,),
+    "suffix": ("",),
+}
+"""Fields that would change the answer, with the values (besides null) that ask for nothing."""
+
+_AT = re.compile(r"^(?P<text>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$")
+
+
+def decode_body(data: bytes, shape: type[BodyT]) -> BodyT:
+    """`data` as a body of type `shape`; a `BadRequest` names the field that is wrong."""
+    try:
+        fields: object = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The request body is not valid JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise BadRequest("The request body must be a JSON object.")
+    _refuse_unsupported(fields)
+    try:
+        return msgspec.convert(fields, shape)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+
+
+def _refuse_unsupported(fields: Mapping[object, object]) -> None:
+    for name, neutral in _NEUTRAL.items():
+        value = fields.get(name)
+        if value is not None and value not in neutral:
+            raise UnsupportedParameter(
+                f"{name!r} is not supported by this version of dslm. Please leave it out.", name
+            )
+
+
+def _invalid(complaint: str) -> BadRequest:
+    """msgspec's complaint as an error that names the field, e.g. `messages[0].role`."""
+    found = _AT.match(complaint)
+    text, path = (found["text"], found["path"] or "") if found else (complaint, "")
+    if missing := _MISSING.match(text):
+        name = f"{path}.{missing['name']}".lstrip(".")
+        return BadRequest(f"Missing required parameter: {name!r}.", name)
+    return BadRequest(f"Invalid value for {path!r}: {text}.", path or None)

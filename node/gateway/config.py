@@ -1,0 +1,29 @@
+"""The gateway's settings.
+
+Knows names, units and defaults; must not know where the values come from (`node.config` does).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where to listen, and the bounds of one request. Times are in seconds, sizes in bytes.
+
+    `port` 0 lets the system choose; `Gateway.url` tells which.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7777
+    body_bytes_max: int = 2 * 1024 * 1024
+    """A prompt of the largest size, every character of it escaped, fits."""
+    heartbeat: float = 10.0
+    """A stream that is silent for so long gets a `: ping`."""
+    hold: float = 2.0
+    """A stream's status is held back for so long, so that an early failure has a status."""
+    answer_budget: float = 600.0
+    """The most time one whole answer may take; a request can ask for less."""
+    temperature: float = 0.2
+    """For requests that name none. OpenAI's default of 1 makes small models ramble."""
+    drain: float = 8.0
+    """How long `Gateway.stop` lets running answers go on."""

@@ -1,0 +1,170 @@
+"""Turns a request's bytes into an `AnswerRequest`, or says which field is wrong.
+
+Knows OpenAI's fields and the coordinator's values; must not know how an answer is sent back.
+"""
+
+import random
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from coordinator.answer import AnswerRequest, Route
+from node.gateway import wire
+from node.gateway.bodies import (
+    ChatBody,
+    CommonBody,
+    CompletionBody,
+    DslmBody,
+    MessageBody,
+    decode_body,
+)
+from node.gateway.config import GatewayConfig
+from node.gateway.errors import BadRequest, PromptTooLong, UnsupportedParameter
+from node.state import NodeView
+from protocols import limits
+from protocols.errors import ProtocolError
+from protocols.ids import PeerId, RequestId, parse_peer_id
+from protocols.messages.ask import Chat, ChatMessage, Prompt, Sampling, Text
+
+COMPLETION_TOKENS = 16
+"""What OpenAI's completions endpoint makes when `max_tokens` is absent."""
+
+_TOP_P_MIN = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asked for: the prompt for the coordinator, and how to tell the answer."""
+
+    ask: AnswerRequest
+    stream: bool
+    include_usage: bool
+    return_token_ids: bool
+
+
+class RequestReader:
+    """Reads and checks bodies. `rng` draws the seeds that requests leave open."""
+
+    def __init__(self, config: GatewayConfig, view: NodeView, rng: random.Random) -> None:
+        self._config = config
+        self._view = view
+        self._rng = rng
+
+    async def chat(self, request: web.Request) -> Wanted:
+        """The body of `POST /v1/chat/completions`."""
+        body = decode_body(await request.read(), ChatBody)
+        messages = tuple(
+            _message(message, f"messages[{index}]") for index, message in enumerate(body.messages)
+        )
+        _check_size(sum(len(message.content.encode()) for message in messages), "messages")
+        max_tokens = body.max_completion_tokens or body.max_tokens or 0
+        return self._wanted(request, body, Chat(messages), max_tokens)
+
+    async def completion(self, request: web.Request) -> Wanted:
+        """The body of `POST /v1/completions`."""
+        body = decode_body(await request.read(), CompletionBody)
+        text = _bare_prompt(body.prompt)
+        _check_size(len(text.encode()), "prompt")
+        return self._wanted(request, body, Text(text), body.max_tokens or COMPLETION_TOKENS)
+
+    def _wanted(
+        self, request: web.Request, body: CommonBody, prompt: Prompt, max_tokens: int
+    ) -> Wanted:
+        own = body.dslm or DslmBody()
+        ask = AnswerRequest(
+            request_id=RequestId(request[wire.REQUEST_ID]),
+            model=body.model,
+            prompt=prompt,
+            sampling=self._sampling(body),
+            max_tokens=max_tokens,
+            budget=min(own.budget or self._config.answer_budget, self._config.answer_budget),
+            stop=(body.stop,) if isinstance(body.stop, str) else body.stop or (),
+            route=_route(own.route, request.headers.get("X-Dslm-Route")),
+            node=self._peer(own.node) if own.node else None,
+        )
+        return Wanted(
+            ask=ask,
+            stream=bool(body.stream),
+            include_usage=bool(body.stream_options and body.stream_options.include_usage),
+            return_token_ids=bool(own.return_token_ids),
+        )
+
+    def _sampling(self, body: CommonBody) -> Sampling:
+        temperature = self._config.temperature if body.temperature is None else body.temperature
+        return Sampling(
+            temperature=temperature,
+            top_k=max(0, body.top_k or 0),
+            top_p=1.0 if body.top_p is None else max(_TOP_P_MIN, body.top_p),
+            seed=self._rng.getrandbits(32) if body.seed is None else body.seed & (2**63 - 1),
+        )
+
+    def _peer(self, name: str) -> PeerId:
+        """The peer called `name`: a whole id, or the name or unique id prefix of a known peer."""
+        try:
+            return parse_peer_id(name)
+        except ProtocolError:
+            peers = self._view.peers().peers
+        found = [peer.peer for peer in peers if peer.name == name or peer.peer.startswith(name)]
+        if len(found) != 1:
+            trouble = "is ambiguous" if found else "is not known"
+            raise BadRequest(
+                f"The node {name!r} {trouble} here. `dslm peers` lists them.", "dslm.node"
+            )
+        return PeerId(found[0])
+
+
+def _message(body: MessageBody, path: str) -> ChatMessage:
+    if body.tool_calls or body.function_call:
+        raise UnsupportedParameter(
+            "Tool calls are not supported by this version of dslm.", f"{path}.tool_calls"
+        )
+    role = "system" if body.role == "developer" else body.role
+    if body.content is None and role != "assistant":
+        raise BadRequest(
+            f"Invalid value for '{path}.content': expected text, got null.", f"{path}.content"
+        )
+    return ChatMessage(role, _content(body, f"{path}.content"))
+
+
+def _content(body: MessageBody, path: str) -> str:
+    if body.content is None or isinstance(body.content, str):
+        return body.content or ""
+    for index, part in enumerate(body.content):
+        if part.type != "text":
+            raise UnsupportedParameter(
+                f"Content of type {part.type!r} is not supported: text only.", f"{path}[{index}]"
+            )
+    return "\n".join(part.text or "" for part in body.content)
+
+
+def _bare_prompt(prompt: str | tuple[object, ...]) -> str:
+    if isinstance(prompt, tuple) and len(prompt) == 1:
+        prompt = prompt[0] if isinstance(prompt[0], str) else prompt
+    if not isinstance(prompt, str):
+        raise UnsupportedParameter(
+            "Give 'prompt' as one string: token ids and several prompts are not supported.",
+            "prompt",
+        )
+    if not prompt:
+        raise BadRequest("Invalid value for 'prompt': it is empty.", "prompt")
+    return prompt
+
+
+def _check_size(size: int, parameter: str) -> None:
+    if size > limits.PROMPT_BYTES_MAX:
+        raise PromptTooLong(
+            f"This model's maximum context length is exceeded: the prompt has {size} bytes, and "
+            f"no prompt may have more than {limits.PROMPT_BYTES_MAX}.",
+            parameter,
+        )
+
+
+def _route(body: str | None, header: str | None) -> Route:
+    """The strictest route that the body or the header names."""
+    try:
+        routes = {Route(name) for name in (body, header) if name is not None}
+    except ValueError as error:
+        raise BadRequest(
+            f"Invalid value for 'dslm.route': choose one of {', '.join(Route)}.", "dslm.route"
+        ) from error
+    return Route.LOCAL if Route.LOCAL in routes else Route.ANY

@@ -1,0 +1,57 @@
+"""Where this node keeps its files on this machine.
+
+Knows folders and file names; must not know settings, and reads and writes nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+_APPLICATION = "dslm"
+SYSTEM_CONFIG_FILE = Path("/etc/dslm/config.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Absolute paths; none of them has to exist."""
+
+    config_file: Path
+    """The user's configuration."""
+    data: Path
+    """What must survive: the identity key and the records of this node."""
+    state: Path
+    """What may be lost: the log and the pid file."""
+    models: Path
+    """Fetched model files; may be shared by several nodes of one user."""
+
+    @property
+    def identity_file(self) -> Path:
+        """The private key (mode 0600)."""
+        return self.data / "identity.key"
+
+    @property
+    def log_file(self) -> Path:
+        """What a node in the background writes."""
+        return self.state / "dslm.log"
+
+    @property
+    def pid_file(self) -> Path:
+        """Locked by the running node; says which process that is."""
+        return self.state / "dslm.pid"
+
+
+def paths_below(home: Path) -> Paths:
+    """Everything in one folder, as `DSLM_HOME` and `--home` ask for."""
+    home = home.expanduser().absolute()
+    return Paths(home / "config.toml", home / "data", home / "state", home / "models")
+
+
+def user_paths() -> Paths:
+    """The folders that this platform gives to a user's programs (XDG on Linux)."""
+    return Paths(
+        platformdirs.user_config_path(_APPLICATION) / "config.toml",
+        platformdirs.user_data_path(_APPLICATION),
+        platformdirs.user_state_path(_APPLICATION),
+        platformdirs.user_cache_path(_APPLICATION) / "models",
+    )

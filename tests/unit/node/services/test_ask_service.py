@@ -1,0 +1,213 @@
+"""`AskService` with a scripted model: what is answered, refused, resumed and counted."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import pytest
+from msgspec.structs import replace as struct_replace
+
+from node.engine.base import Ended, EngineRequest, Generated, StepOutput
+from node.services.ask import WAITING_PER_SLOT, AskService
+from protocols.errors import Busy, DeadlineExceeded, NotHere, TooLong
+from protocols.ids import SpecialistId
+from protocols.messages.ask import (
+    Accepted,
+    Ask,
+    Chat,
+    ChatMessage,
+    Finished,
+    Progress,
+    Sampling,
+    ServerMessage,
+    Text,
+    Tokens,
+)
+
+ANSWER = tuple(map(ord, "once upon a time"))
+TALE = SpecialistId("tale")
+
+
+class Letters:
+    def push(self, token_id: int) -> str:
+        return chr(token_id)
+
+    def flush(self) -> str:
+        return ""
+
+
+class LetterTokenizer:
+    stop_ids = frozenset({0})
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        return tuple(ord(letter) for message in messages for letter in message.content)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
+    def decoder(self) -> Letters:
+        return Letters()
+
+
+@dataclass
+class ScriptedGeneration:
+    """Says ANSWER from the first undelivered position on, then ends; or hangs."""
+
+    request: EngineRequest
+    hangs: bool
+    closed: bool = False
+    sent: int = 0
+
+    async def next(self) -> StepOutput:
+        if self.hangs:
+            await asyncio.Event().wait()
+        position = len(self.request.delivered) + self.sent
+        self.sent += 1
+        if position >= self.request.max_tokens:
+            return Ended(self.request.request_id, "length")
+        if position >= len(ANSWER):
+            return Ended(self.request.request_id, "stop")
+        return Generated(self.request.request_id, position, ANSWER[position])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class ScriptedModel:
+    specialist: SpecialistId = TALE
+    model_digest: str = "d" * 64
+    context_length: int = 64
+    slots: int = 1
+    hangs: bool = False
+    tokenizer: LetterTokenizer = field(default_factory=LetterTokenizer)
+    generations: list[ScriptedGeneration] = field(default_factory=list)
+
+    def generate(self, request: EngineRequest) -> ScriptedGeneration:
+        self.generations.append(ScriptedGeneration(request, self.hangs))
+        return self.generations[-1]
+
+
+class LoopTime:
+    def now(self) -> float:
+        return 0.0
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+ASK = Ask("r1", 0, "tale", Text("tell"), Sampling(), max_tokens=0, budget=30.0)
+
+
+def service(model: ScriptedModel) -> AskService:
+    return AskService({model.specialist: model}, LoopTime())
+
+
+async def collect(asked: AskService, ask: Ask) -> list[ServerMessage]:
+    async with aclosing(asked.answer(ask)) as messages:
+        return [message async for message in messages]
+
+
+def text_of(messages: list[ServerMessage]) -> str:
+    return "".join(one.text for one in messages if isinstance(one, Tokens | Finished))
+
+
+async def test_a_whole_answer() -> None:
+    model = ScriptedModel()
+    asked = service(model)
+    messages = await collect(asked, ASK)
+    assert messages[0] == Accepted(4, 64, model.model_digest)
+    assert text_of(messages) == "once upon a time"
+    last = messages[-1]
+    assert isinstance(last, Finished)
+    assert (last.reason, last.prompt_tokens, last.completion_tokens) == ("stop", 4, len(ANSWER))
+    assert model.generations[0].closed
+    assert asked.inside == 0
+    assert (asked.served.requests, asked.served.tokens) == (1, len(ANSWER))
+
+
+async def test_going_on_in_mid_answer_gives_the_rest() -> None:
+    model = ScriptedModel()
+    resumed = struct_replace(ASK, delivered=ANSWER[:5])
+    messages = await collect(service(model), resumed)
+    assert text_of(messages) == "upon a time"
+    assert next(one.position for one in messages if isinstance(one, Tokens)) == 5
+
+
+async def test_a_stop_string_ends_the_answer_and_the_generation() -> None:
+    model = ScriptedModel()
+    messages = await collect(service(model), struct_replace(ASK, stop=(" a ",)))
+    assert text_of(messages) == "once upon"
+    assert isinstance(messages[-1], Finished)
+    assert messages[-1].reason == "stop"
+    assert model.generations[0].closed
+
+
+async def test_an_answer_that_was_complete_when_its_peer_died_only_ends() -> None:
+    model = ScriptedModel()
+    full = struct_replace(ASK, max_tokens=5, delivered=ANSWER[:5])
+    messages = await collect(service(model), full)
+    assert [type(one) for one in messages] == [Accepted, Finished]
+    assert model.generations == []
+
+
+async def test_length_is_the_reason_at_max_tokens() -> None:
+    messages = await collect(service(ScriptedModel()), struct_replace(ASK, max_tokens=3))
+    assert isinstance(messages[-1], Finished)
+    assert (messages[-1].reason, messages[-1].completion_tokens) == ("length", 3)
+
+
+async def test_a_conversation_goes_through_the_template() -> None:
+    chat = Chat((ChatMessage("user", "hello"),))
+    messages = await collect(service(ScriptedModel()), struct_replace(ASK, prompt=chat))
+    assert isinstance(messages[0], Accepted)
+    assert messages[0].prompt_tokens == 5
+
+
+async def test_unknown_model_is_not_here() -> None:
+    with pytest.raises(NotHere):
+        await collect(service(ScriptedModel()), struct_replace(ASK, specialist="other"))
+
+
+async def test_what_does_not_fit_the_context_is_too_long() -> None:
+    with pytest.raises(TooLong) as refused:
+        await collect(service(ScriptedModel()), struct_replace(ASK, max_tokens=61))
+    assert (refused.value.limit, refused.value.requested) == (64, 65)
+
+
+async def test_a_full_peer_is_busy_and_a_left_one_is_free_again() -> None:
+    model = ScriptedModel(hangs=True)
+    asked = service(model)
+    async with asyncio.TaskGroup() as tasks:
+        hanging = [
+            tasks.create_task(collect(asked, struct_replace(ASK, request_id=f"r{n}")))
+            for n in range(1 + WAITING_PER_SLOT)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await collect(asked, ASK)
+        for task in hanging:
+            task.cancel()
+    assert asked.inside == 0
+    assert all(generation.closed for generation in model.generations)
+
+
+async def test_draining_refuses_the_next_request() -> None:
+    asked = service(ScriptedModel())
+    asked.drain()
+    with pytest.raises(Busy):
+        await collect(asked, ASK)
+
+
+async def test_a_silent_engine_gives_life_signs_until_the_budget_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("node.services.ask.PROGRESS_SECONDS", 0.001)
+    asked = service(ScriptedModel(hangs=True))
+    seen: list[ServerMessage] = []
+    with pytest.raises(DeadlineExceeded):
+        async for message in asked.answer(struct_replace(ASK, budget=0.05)):
+            seen.append(message)
+    assert any(isinstance(one, Progress) for one in seen)
+    assert asked.inside == 0

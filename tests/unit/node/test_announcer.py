@@ -1,0 +1,112 @@
+"""The announcer: what it publishes, under which keys, in which order."""
+
+from random import Random
+
+from node.announcer import LIFETIME_SECONDS, Announcer, Offer
+from protocols.errors import TransportDown
+from protocols.records import CapabilityCard, IndexRecord, NodeRecord, believe
+from protocols.signing import Identity
+
+IDENTITY = Identity(bytes(range(32)))
+ME = IDENTITY.peer_id
+
+
+class Table:
+    """A record store that remembers the order of what it took."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, str, bytes, float]] = []
+        self.down = False
+
+    async def put(self, key: str, subkey: str, value: bytes, expires_at: float) -> bool:
+        if self.down:
+            raise TransportDown("down")
+        self.taken.append((key, subkey, value, expires_at))
+        return True
+
+    async def get(self, key: str) -> dict[str, object]:
+        raise NotImplementedError
+
+
+class Frozen:
+    wall = 1_000.0
+
+    def now(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def card(specialist: str, *domains: str) -> CapabilityCard:
+    return CapabilityCard(
+        peer=ME,
+        swarm="lab",
+        sequence=0,
+        expires_at=0,
+        specialist=specialist,
+        model_digest="d" * 64,
+        base="base",
+        precision="fp32",
+        context_length=100,
+        domains=domains,
+    )
+
+
+def offer() -> Offer:
+    node = NodeRecord(ME, "lab", 0, 0, ("/ip4/127.0.0.1/tcp/1",), "0.1.0", (), ("law", "math"))
+    return Offer(node, (card("math", "mathematics", "physics"), card("law", "law")))
+
+
+def announcer(table: Table, clock: Frozen) -> Announcer:
+    return Announcer(IDENTITY, table, clock, Random(0), offer)  # type: ignore[arg-type]
+
+
+async def test_everything_published_is_believed_where_it_lies() -> None:
+    table, clock = Table(), Frozen()
+    assert await announcer(table, clock).announce()
+    records = {key: believe(value, key, who, clock.wall) for key, who, value, _ in table.taken}
+    assert sorted(records) == [
+        f"dslm/1/lab/card/{ME}/law",
+        f"dslm/1/lab/card/{ME}/math",
+        "dslm/1/lab/domain/law",
+        "dslm/1/lab/domain/mathematics",
+        "dslm/1/lab/domain/physics",
+        f"dslm/1/lab/node/{ME}",
+        "dslm/1/lab/peers",
+        "dslm/1/lab/specialist/law",
+        "dslm/1/lab/specialist/math",
+    ]
+    assert {record.expires_at for record in records.values()} == {clock.wall + LIFETIME_SECONDS}
+    physics = records["dslm/1/lab/domain/physics"]
+    assert isinstance(physics, IndexRecord)
+    assert physics.specialists == ("math",)
+
+
+async def test_indexes_come_after_what_they_lead_to() -> None:
+    table = Table()
+    await announcer(table, Frozen()).announce()
+    kinds = [type(believe(value, key, who, 1_000.0)) for key, who, value, _ in table.taken]
+    assert kinds.index(IndexRecord) == 3
+    assert set(kinds[3:]) == {IndexRecord}
+
+
+async def test_sequences_rise_even_if_the_clock_goes_back() -> None:
+    table, clock = Table(), Frozen()
+    announcing = announcer(table, clock)
+    sequences = []
+    for wall in (1_000.0, 1_000.0, 500.0, 2_000.0):
+        clock.wall = wall
+        table.taken.clear()
+        await announcing.announce()
+        key, who, value, _ = table.taken[0]
+        sequences.append(believe(value, key, who, wall).sequence)
+    assert sequences == sorted(set(sequences))
+
+
+async def test_a_store_that_is_down_is_no_error_but_no_success() -> None:
+    table = Table()
+    table.down = True
+    assert not await announcer(table, Frozen()).announce()
+    table.down = False
+    assert await announcer(table, Frozen()).announce()
