@@ -30,7 +30,7 @@ class ApiConfig:
     """The HTTP side."""
 
     listen: str = setting("127.0.0.1:7777", "address of the API and web page; loopback only")
-    body_max: int = setting(20 * 2**20, "largest request body", "size")
+    body_max: int = setting(2 * 2**20, "largest request body", "size")
 
     @property
     def host(self) -> str:
@@ -54,7 +54,7 @@ class NodeSection:
 
     name: str = setting("", "what other people see; empty: a part of the peer id")
     data: str = setting("", "folder of the identity and records; empty: by platform")
-    drain: float = setting(10.0, "how long running answers may go on after SIGTERM", "duration")
+    drain: float = setting(8.0, "how long running answers may go on after SIGTERM", "duration")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,3 +32,25 @@ PROTOTYPE_BYTES_MAX = 1_024
 DESCRIPTION_BYTES_MAX = 600
 
 TENSOR_RANK_MAX = 4
+
+STREAMS_IN_MAX = 512
+"""Inbound streams served at once, and of those from one peer."""
+STREAMS_IN_PER_PEER_MAX = 128
+
+DHT_MESSAGE_BYTES_MAX = 256 * 1024
+"""One request or answer of the record store's protocol."""
+DHT_REQUESTS_MAX = 64
+"""Requests of other peers to our part of the record store handled at once."""
+DHT_KEYS_MAX = 64
+"""Keys that one request names."""
+DHT_NEIGHBOURS_MAX = 20
+"""Peers that one answer names for a key."""
+DHT_VALUE_BYTES_MAX = 16 * 1024
+"""One stored value with its envelope."""
+DHT_SUBKEY_BYTES_MAX = 64
+DHT_SUBKEYS_MAX = 512
+"""Values under one key, and their bytes in all (an answer must fit one message)."""
+DHT_KEY_BYTES_MAX = 128 * 1024
+DHT_RECORDS_MAX = 10_000
+"""Values that we keep for others, and their bytes in all."""
+DHT_TABLE_BYTES_MAX = 64 * 1024 * 1024

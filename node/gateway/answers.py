@@ -1,21 +1,21 @@
 """Carries an answer from the coordinator's events to the client, whole or as a stream.
 
-Knows when a status goes out, keep-alives and what happens when the client or the answer ends early;
-must not know how an endpoint spells its chunks (a `Shape` does).
+Knows when a status goes out, keep-alives, and what happens when the client or the answer ends
+early; must not know how an endpoint spells its chunks (a `Shape` does).
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 from aiohttp import web
-from msgspec import Struct
 
 from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
 from node.gateway import sse, wire
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import Failure, SourceFailed, failure_of, unexpected_failure
 from node.gateway.feed import Feed, open_feed
+from node.gateway.outlet import Outlet, Shape
 from node.gateway.ports import AnswerSource
 from node.gateway.requests import Wanted
 from node.gateway.running import Running
@@ -25,33 +25,11 @@ from protocols.ports import Clock
 
 _log = logging.getLogger(__name__)
 
-
-class Shape(Protocol):
-    """How one endpoint spells one answer: ids, dates and field names."""
-
-    def whole(self, tally: Tally) -> Struct:
-        """The body of an answer that is not streamed."""
-        ...
-
-    def opening(self, tally: Tally) -> tuple[Struct, ...]:
-        """The chunks before the text."""
-        ...
-
-    def piece(self, tally: Tally, text: str) -> Struct:
-        """A chunk with more text."""
-        ...
-
-    def closing(self, tally: Tally) -> tuple[Struct, ...]:
-        """The chunks after the text: why it ended, and what it used if the client asked."""
-        ...
-
+LAST_WORD_SECONDS = 5.0
+"""How long a client that reads nothing is waited for when its answer has failed."""
 
 ShapeMaker = Callable[[Wanted, int], Shape]
 """Makes the shape of one answer, given when it was created (Unix seconds)."""
-
-
-class _Silence(Struct, frozen=True):
-    """Nothing came for a while."""
 
 
 class AnswerSender:
@@ -81,12 +59,11 @@ class AnswerSender:
                 self._running.one(wanted.ask.budget),
                 open_feed(self._source.answer(wanted.ask)) as feed,
             ):
-                await self._stream(_Outlet(stream, shape, Tally(wanted)), feed)
+                await self._stream(Outlet(stream, shape, Tally(wanted)), feed)
         except DslmError as error:
             if not stream.is_started:
                 raise
-            failure = self._late_failure(error, request)
-            await stream.write(sse.data_frame(failure.body), sse.DONE)
+            await self._fail_late(request, stream, error)
         return stream.response
 
     async def _whole(self, wanted: Wanted, shape: Shape) -> web.Response:
@@ -96,29 +73,42 @@ class AnswerSender:
             open_feed(self._source.answer(wanted.ask)) as feed,
         ):
             while not tally.is_complete:
-                if (event := await feed.next_event(self._config.answer_budget)) is not None:
+                if (event := await feed.next_event(self._config.heartbeat)) is not None:
                     tally.add(event)
         return wire.json_response(shape.whole(tally), tally.headers())
 
-    async def _stream(self, outlet: "_Outlet", feed: Feed) -> None:
+    async def _stream(self, outlet: Outlet, feed: Feed) -> None:
         hold_until = self._clock.monotonic() + self._config.hold
-        while not outlet.tally.is_complete:
-            if outlet.is_started:
-                patience = self._config.heartbeat
-            elif (patience := hold_until - self._clock.monotonic()) <= 0:
+        while not outlet.is_complete:
+            patience = self._config.heartbeat
+            if not outlet.is_started:
+                patience = hold_until - self._clock.monotonic()
+            if patience <= 0:
                 await outlet.start()
                 continue
-            event = await feed.next_event(patience)
-            match event:
+            match await feed.next_event(patience):
                 case None if outlet.is_started:
                     await outlet.ping()
-                case Delta() | Completed():
+                case Delta() | Completed() as event:
                     await outlet.tell(event)
-                case Routed() | Waiting() | Resumed():
+                case Routed() | Waiting() | Resumed() as event:
                     await outlet.note(event)
 
-    def _late_failure(self, error: DslmError, request: web.Request) -> Failure:
-        if not isinstance(error, SourceFailed):
-            return failure_of(error, wire.prompt_parameter(request))
-        _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
-        return unexpected_failure(request[wire.REQUEST_ID])
+    async def _fail_late(
+        self, request: web.Request, stream: sse.EventStream, error: DslmError
+    ) -> None:
+        """Tell of an error after the status is out; a client that reads nothing is cut off."""
+        failure = _late_failure(request, error)
+        try:
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await stream.write(sse.data_frame(failure.body), sse.DONE)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+
+
+def _late_failure(request: web.Request, error: DslmError) -> Failure:
+    if not isinstance(error, SourceFailed):
+        return failure_of(error, wire.prompt_parameter(request))
+    _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
+    return unexpected_failure(request[wire.REQUEST_ID])

@@ -108,9 +108,7 @@ class Failure:
     }
 
     @classmethod
-    def of(
-        cls, status: int, message: str, code: str, param: str | None = None
-    ) -> "Failure":
+    def of(cls, status: int, message: str, code: str, param: str | None = None) -> "Failure":
         """A failure whose type follows from its status."""
         default = "server_error" if status >= 500 else "invalid_request_error"
         kind = cls.TYPES.get(status, default)

@@ -42,8 +42,9 @@ class Feed:
 
         What the source raised is raised here, after the events that came before it.
         """
+        timeout = asyncio.timeout(patience)
         try:
-            async with asyncio.timeout(patience) as timeout:
+            async with timeout:
                 item = await self._queue.get()
         except TimeoutError:
             if not timeout.expired():

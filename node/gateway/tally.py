@@ -98,9 +98,7 @@ class Tally:
 
     def headers(self) -> dict[str, str]:
         """Who answers, as far as it is known."""
-        return {"x-dslm-model": self.specialist} | (
-            {"x-dslm-node": self.peer} if self.peer else {}
-        )
+        return {"x-dslm-model": self.specialist} | ({"x-dslm-node": self.peer} if self.peer else {})
 
     def usage(self) -> Usage:
         """Counts of the complete answer."""

@@ -1,0 +1,208 @@
+"""The coordinator of one peer: takes a prompt, finds who answers it, and delivers one answer.
+
+Knows the directory, discovery, the router and the dispatcher; must not know HTTP, models or which
+transport is used.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from coordinator.answer import AUTO, AnswerEvent, AnswerRequest, Route, Routed
+from coordinator.asking import RemoteAnswerer
+from coordinator.directory import Directory
+from coordinator.discovery import Discovery
+from coordinator.dispatch.candidates import Candidates
+from coordinator.dispatch.dispatcher import Dispatcher
+from coordinator.dispatch.run import AnswerRun
+from coordinator.measure import PeerMeasurement, PeerMeasurements
+from coordinator.pinging import Pinger, Pong
+from coordinator.ports import Answerer, Encoder
+from coordinator.routing.router import Choice, Router
+from protocols.errors import (
+    DeadlineExceeded,
+    DslmError,
+    NoCapacity,
+    ProtocolError,
+    UnknownModel,
+)
+from protocols.ids import PeerId, SpecialistId, parse_specialist_id
+from protocols.ports import Clock, Transport
+from protocols.records import CapabilityCard
+
+PING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a coordinator is made of. `tasks` runs its attempts and must outlive its requests.
+
+    Without `encoder`, `auto` means the plain base.
+    """
+
+    me: PeerId
+    directory: Directory
+    discovery: Discovery
+    transport: Transport
+    local: Answerer
+    encoder: Encoder | None
+    clock: Clock
+    rng: random.Random
+    tasks: asyncio.TaskGroup
+
+
+class Coordinator:
+    """One per node. Every request ends exactly once: with `Completed` or a `DslmError`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.measurements = PeerMeasurements(parts.me)
+        self._router = Router(parts.encoder, self.measurements)
+        self._dispatcher = Dispatcher(parts.tasks, parts.clock)
+        self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
+
+    async def plan(self, request: AnswerRequest) -> Routed:
+        """Who would answer now and why, without asking anybody; errors as of `answer`."""
+        choice = await self._choose_in_time(request)
+        candidates = self._candidates(request, choice)
+        now = self._parts.clock.monotonic()
+        first = candidates.next(now, None)
+        if not isinstance(first, CapabilityCard):
+            raise NoCapacity(f"No reachable peer can answer with {choice.specialist} now.")
+        second = candidates.next(now, first.model_digest, but=[PeerId(first.peer)])
+        return Routed(
+            specialist=choice.specialist,
+            peer=PeerId(first.peer),
+            why=choice.why,
+            scores=choice.scores,
+            second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
+        )
+
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+        """Events from `Routed` to `Completed`; closing the generator cancels the answer.
+
+        Raises `UnknownModel`, `TooLong`, `Unsupported`, `NoCapacity` or `DeadlineExceeded`.
+        """
+        started = self._parts.clock.monotonic()
+        choice = await self._choose_in_time(request)
+        candidates = self._candidates(request, choice)
+        run = AnswerRun(request, choice, candidates, self.measurements, started)
+        surroundings = _Surroundings(self._parts, choice.specialist)
+        async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
+            async for event in events:
+                yield event
+
+    async def ping(self, peer: PeerId) -> Pong:
+        """Measure one round trip to `peer`; it enters the measurements.
+
+        `DeadlineExceeded` after 5 s, or the error of the transport.
+        """
+        addresses = _addresses(self._parts, peer)
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                pong = await self._pinger.ping(peer, addresses)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{peer} did not answer within {PING_SECONDS:g} s") from error
+        self.measurements.round_trip(peer, pong.rtt)
+        return pong
+
+    def measurement(self, peer: PeerId) -> PeerMeasurement:
+        """What was measured of `peer`, now."""
+        return self.measurements.snapshot(peer, self._parts.clock.monotonic())
+
+    # ----------------------------------------------------------------------------------------
+
+    async def _choose_in_time(self, request: AnswerRequest) -> Choice:
+        self._forget_strangers()
+        try:
+            async with asyncio.timeout(request.budget):
+                return await self._choose(request)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the budget ended while a model was looked for") from error
+
+    async def _choose(self, request: AnswerRequest) -> Choice:
+        if request.model != AUTO:
+            return await self._choose_by_name(request)
+        if not self._cards(request) and request.route is Route.ANY:
+            await self._parts.discovery.refresh()
+        now = self._parts.clock.monotonic()
+        return await self._router.choose(request.prompt, self._cards(request), now)
+
+    async def _choose_by_name(self, request: AnswerRequest) -> Choice:
+        try:
+            specialist = parse_specialist_id(request.model)
+        except ProtocolError as error:
+            raise self._unknown(request.model) from error
+        if not self._replicas(request, specialist) and request.route is Route.ANY:
+            await self._parts.discovery.find_specialist(specialist)
+        if self._replicas(request, specialist):
+            return Choice(specialist, f"{specialist} was asked for by name.")
+        if self._parts.directory.replicas(specialist, self._parts.clock.now()):
+            where = "this peer" if request.route is Route.LOCAL else f"peer {request.node}"
+            raise NoCapacity(f"{specialist} is known, but {where} does not host it.")
+        if request.route is Route.ANY:
+            await self._parts.discovery.find_domain(specialist)
+        raise self._unknown(specialist)
+
+    def _unknown(self, name: str) -> UnknownModel:
+        nearest = self._parts.directory.nearest_names(name, self._parts.clock.now())
+        return UnknownModel(name, nearest)
+
+    def _cards(self, request: AnswerRequest) -> Sequence[CapabilityCard]:
+        cards = self._parts.directory.cards(self._parts.clock.now())
+        if request.route is Route.LOCAL:
+            cards = tuple(card for card in cards if card.peer == self._parts.me)
+        if request.node is not None:
+            cards = tuple(card for card in cards if card.peer == request.node)
+        return cards
+
+    def _replicas(
+        self, request: AnswerRequest, specialist: SpecialistId
+    ) -> Sequence[CapabilityCard]:
+        return [card for card in self._cards(request) if card.specialist == specialist]
+
+    def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
+        return Candidates(
+            lambda: self._replicas(request, choice.specialist),
+            self._parts.me,
+            self.measurements,
+            self._parts.rng,
+        )
+
+    def _forget_strangers(self) -> None:
+        now = self._parts.clock.now()
+        known = [PeerId(node.peer) for node in self._parts.directory.nodes(now)]
+        self.measurements.keep_only([self._parts.me, *known])
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """See `coordinator.dispatch.dispatcher.Surroundings`."""
+
+    parts: Parts
+    specialist: SpecialistId
+
+    def answerer(self, peer: PeerId) -> Answerer:
+        if peer == self.parts.me:
+            return self.parts.local
+        return RemoteAnswerer(self.parts.transport, peer, _addresses(self.parts, peer))
+
+    async def predial(self, peer: PeerId) -> None:
+        if peer == self.parts.me:
+            return
+        for address in _addresses(self.parts, peer):
+            try:
+                await self.parts.transport.connect(address)
+            except DslmError:
+                continue  # asking the peer would say so again, if it comes to that
+            return
+
+    async def look_again(self) -> None:
+        await self.parts.discovery.find_specialist(self.specialist)
+
+
+def _addresses(parts: Parts, peer: PeerId) -> tuple[str, ...]:
+    node = parts.directory.node(peer, parts.clock.now())
+    return node.addresses if node else ()

@@ -1,0 +1,199 @@
+"""What is out there, as far as we know: the newest genuine record of every kind from every peer.
+
+Knows records and their time; must not know how they are found or what is done with them. All
+methods are pure in `now` (Unix seconds). The final state does not depend on the order in which
+records come, on repeats, or on old ones that come late.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from coordinator.verify import Verifier
+from protocols import limits
+from protocols.errors import ProtocolError, RecordError
+from protocols.ids import PeerId, SpecialistId, SwarmId
+from protocols.records import (
+    CapabilityCard,
+    IndexRecord,
+    NodeRecord,
+    Record,
+    check_place,
+    check_time,
+)
+
+PEERS_MAX = 4_096
+RECORDS_PER_PEER_MAX = 4 * limits.SPECIALISTS_MAX
+"""A node record, a card and an index entry for each specialist, and some domains."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryStatistics:
+    """Counts at one moment. `refused` counts offers that were not believed, since the start."""
+
+    nodes: int
+    cards: int
+    specialists: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    data: bytes
+    record: Record
+    forget_after: float
+    """An expired record is kept until no older one of its peer can be alive: it outranks them."""
+
+    def rank(self) -> tuple[int, float, bytes]:
+        return (self.record.sequence, self.record.expires_at, self.data)
+
+
+@dataclass(slots=True)
+class _Known:
+    """All that one peer says of itself, by store key."""
+
+    held: dict[str, _Held] = field(default_factory=dict)
+
+
+class Directory:
+    """Records of one swarm. When there are too many peers, which ones stay depends on `me` alone.
+
+    That choice (by a hash of `me` and the peer) is another for every directory and not known to
+    strangers before they meet it, so a flood of invented peers cannot push chosen peers out of
+    many directories at once.
+    """
+
+    def __init__(
+        self,
+        swarm: SwarmId,
+        me: PeerId,
+        verifier: Verifier | None = None,
+        peers_max: int = PEERS_MAX,
+    ) -> None:
+        self.swarm = swarm
+        self.me = me
+        self._verifier = verifier or Verifier()
+        self._peers_max = peers_max
+        self._peers: dict[PeerId, _Known] = {}
+        self._refused = 0
+
+    def __repr__(self) -> str:
+        return f"<Directory of {self.swarm} peers={len(self._peers)}>"
+
+    def offer(self, data: bytes, key: str, subkey: str, now: float) -> Record:
+        """Take in what was found under (`key`, `subkey`); the record, known or new.
+
+        `ProtocolError` if it is not genuine, not of this swarm, not alive or not in its place.
+        """
+        try:
+            record = self._believe(data, key, subkey, now)
+            self._hold(record, data, key, now)
+        except ProtocolError:
+            self._refused += 1
+            raise
+        return record
+
+    def prune(self, now: float) -> tuple[PeerId, ...]:
+        """Drop what is long expired; the peers of which nothing is left."""
+        gone = []
+        for peer, known in list(self._peers.items()):
+            for key in [key for key, held in known.held.items() if held.forget_after <= now]:
+                del known.held[key]
+            if not known.held:
+                del self._peers[peer]
+                gone.append(peer)
+        return tuple(gone)
+
+    def nodes(self, now: float) -> tuple[NodeRecord, ...]:
+        """All living node records, by peer id."""
+        found = [record for record in self._alive(now) if isinstance(record, NodeRecord)]
+        return tuple(sorted(found, key=lambda record: record.peer))
+
+    def node(self, peer: PeerId, now: float) -> NodeRecord | None:
+        """The living node record of `peer`, if there is one."""
+        for record in self._alive_of(peer, now):
+            if isinstance(record, NodeRecord):
+                return record
+        return None
+
+    def card(self, peer: PeerId, specialist: SpecialistId, now: float) -> CapabilityCard | None:
+        """The living card of `specialist` at `peer`, if there is one."""
+        for record in self._alive_of(peer, now):
+            if isinstance(record, CapabilityCard) and record.specialist == specialist:
+                return record
+        return None
+
+    def cards(self, now: float) -> tuple[CapabilityCard, ...]:
+        """All living cards, by specialist, then peer."""
+        found = [record for record in self._alive(now) if isinstance(record, CapabilityCard)]
+        return tuple(sorted(found, key=lambda card: (card.specialist, card.peer)))
+
+    def replicas(self, specialist: SpecialistId, now: float) -> tuple[CapabilityCard, ...]:
+        """The living cards of one specialist, by peer."""
+        return tuple(card for card in self.cards(now) if card.specialist == specialist)
+
+    def specialists(self, now: float) -> tuple[SpecialistId, ...]:
+        """The names of everything that can be asked, sorted."""
+        return tuple(sorted({SpecialistId(card.specialist) for card in self.cards(now)}))
+
+    def nearest_names(self, name: str, now: float) -> tuple[str, ...]:
+        """Up to three known specialists: those of a domain called `name`, then similar names."""
+        wanted = name.lower()
+        of_domain = sorted({card.specialist for card in self.cards(now) if wanted in card.domains})
+        similar = difflib.get_close_matches(wanted, self.specialists(now), n=3, cutoff=0.5)
+        return tuple(dict.fromkeys([*of_domain, *similar]))[:3]
+
+    def statistics(self, now: float) -> DirectoryStatistics:
+        """Counts of what lives now."""
+        return DirectoryStatistics(
+            nodes=len(self.nodes(now)),
+            cards=len(self.cards(now)),
+            specialists=len(self.specialists(now)),
+            refused=self._refused,
+        )
+
+    def _believe(self, data: bytes, key: str, subkey: str, now: float) -> Record:
+        known = self._peers.get(PeerId(subkey))
+        held = known.held.get(key) if known else None
+        record = held.record if held and held.data == data else self._verifier.open(data)
+        check_time(record, now)
+        check_place(record, key, subkey)
+        match record:
+            case NodeRecord() | CapabilityCard() if record.swarm != self.swarm:
+                raise RecordError("a record of another swarm")
+            case IndexRecord() if not key.startswith(f"dslm/1/{self.swarm}/"):
+                raise RecordError("an index of another swarm")
+        return record
+
+    def _hold(self, record: Record, data: bytes, key: str, now: float) -> None:
+        peer = PeerId(record.peer)
+        known = self._peers.get(peer)
+        if known is None:
+            known = self._peers[peer] = _Known()
+            self._shrink()
+        held = known.held.get(key)
+        if held is None and len(known.held) >= RECORDS_PER_PEER_MAX:
+            raise RecordError("a peer publishes more records than a peer may")
+        # An older record of this key was made before now, so it is dead by this moment at latest.
+        forget_after = now + limits.RECORD_LIFETIME_SECONDS_MAX + limits.CLOCK_SKEW_SECONDS_MAX
+        offered = _Held(data, record, max(forget_after, held.forget_after if held else 0.0))
+        if held is None or offered.rank() >= held.rank():
+            known.held[key] = offered
+
+    def _shrink(self) -> None:
+        if len(self._peers) > self._peers_max:
+            del self._peers[max((p for p in self._peers if p != self.me), key=self._distance)]
+
+    def _distance(self, peer: PeerId) -> bytes:
+        return hashlib.sha256(f"{self.me}/{peer}".encode()).digest()
+
+    def _alive(self, now: float) -> Iterator[Record]:
+        for peer in self._peers:
+            yield from self._alive_of(peer, now)
+
+    def _alive_of(self, peer: PeerId, now: float) -> Iterator[Record]:
+        known = self._peers.get(peer)
+        for held in known.held.values() if known else ():
+            if held.record.expires_at > now:
+                yield held.record

@@ -1,0 +1,180 @@
+"""Finding peers and specialists: index records lead to node records and cards, into the directory.
+
+Knows the record store and its keys; must not know what the records are used for. Nothing found is
+believed before the directory has checked it, and no failing lookup stops the others.
+"""
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.directory import Directory
+from protocols.errors import DslmError, ProtocolError
+from protocols.ids import PeerId, SpecialistId
+from protocols.ports import Clock, RecordStore
+from protocols.records import (
+    CapabilityCard,
+    IndexRecord,
+    NodeRecord,
+    card_key,
+    domain_key,
+    node_key,
+    specialist_key,
+    swarm_key,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """Times are in seconds."""
+
+    first_pause: float = 0.3
+    """Pause after the first round that found nobody; doubled after each further one."""
+    period: float = 15.0
+    """Pause between rounds once somebody is known."""
+    jitter: float = 0.25
+    """Each pause is longer or shorter by up to this share."""
+    renew_before: float = 25.0
+    """A record that lives no longer than this is looked up again."""
+    lookup_timeout: float = 10.0
+    lookups_at_once: int = 16
+    peers_per_lookup: int = 512
+    """Of a longer index, a random selection is followed."""
+    targeted_pause: float = 3.0
+    """How soon the same targeted lookup may go to the network again."""
+    targeted_memory: int = 256
+    """How many targeted lookups are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What one round did."""
+
+    peers: int
+    """Others that are alive in the directory now."""
+    lookups: int
+    failed: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    lookups: int = 0
+    failed: int = 0
+
+
+class Discovery:
+    """`run` belongs into a task group of the caller; everything else may be called beside it."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        records: RecordStore,
+        clock: Clock,
+        rng: random.Random,
+        settings: DiscoverySettings | None = None,
+    ) -> None:
+        self._directory = directory
+        self._records = records
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings or DiscoverySettings()
+        self._gate = asyncio.Semaphore(self._settings.lookups_at_once)
+        self._asked: dict[str, float] = {}
+        self._running: dict[str, asyncio.Event] = {}
+
+    async def run(self) -> None:
+        """Refresh for ever: in quick succession until somebody is found, then at leisure."""
+        pause = self._settings.first_pause
+        while True:
+            refreshed = await self.refresh()
+            if refreshed.peers:
+                pause = self._settings.period
+            share = self._rng.uniform(-self._settings.jitter, self._settings.jitter)
+            await asyncio.sleep(pause * (1 + share))
+            pause = min(2 * pause, self._settings.period)
+
+    async def refresh(self) -> Refreshed:
+        """Look once for everybody in the swarm, and forget the dead."""
+        tally = _Tally()
+        await self._follow(swarm_key(self._directory.swarm), tally)
+        now = self._clock.now()
+        self._directory.prune(now)
+        others = [n for n in self._directory.nodes(now) if n.peer != self._directory.me]
+        return Refreshed(len(others), tally.lookups, tally.failed)
+
+    async def find_specialist(self, specialist: SpecialistId) -> None:
+        """Look for the peers that host `specialist`; what is found is in the directory then."""
+        await self._find(specialist_key(self._directory.swarm, specialist))
+
+    async def find_domain(self, domain: str) -> None:
+        """Look for the peers that host any specialist of `domain`."""
+        await self._find(domain_key(self._directory.swarm, domain))
+
+    async def _find(self, key: str) -> None:
+        """A targeted lookup; callers that want the same one at the same time share it."""
+        if key in self._running:
+            await self._running[key].wait()
+            return
+        now = self._clock.monotonic()
+        if now - self._asked.get(key, float("-inf")) < self._settings.targeted_pause:
+            return
+        done = self._running[key] = asyncio.Event()
+        try:
+            await self._follow(key, _Tally())
+        finally:
+            del self._running[key]
+            done.set()
+            self._remember(key)
+
+    def _remember(self, key: str) -> None:
+        self._asked.pop(key, None)
+        self._asked[key] = self._clock.monotonic()
+        if len(self._asked) > self._settings.targeted_memory:
+            del self._asked[next(iter(self._asked))]
+
+    async def _follow(self, index_key: str, tally: _Tally) -> None:
+        """Read an index, then what its entries lead to."""
+        entries = await self._read(index_key, tally)
+        indexes = [entry for entry in entries if isinstance(entry, IndexRecord)]
+        if len(indexes) > self._settings.peers_per_lookup:
+            indexes = self._rng.sample(indexes, self._settings.peers_per_lookup)
+        keys = dict.fromkeys(key for index in indexes for key in self._keys_to_read(index))
+        await _all_of(self._read(key, tally) for key in keys)
+
+    def _keys_to_read(self, index: IndexRecord) -> Iterable[str]:
+        """The node record and the cards of an entry, but for those that we hold and that live."""
+        fresh = self._clock.now() + self._settings.renew_before
+        swarm, peer = self._directory.swarm, PeerId(index.peer)
+        if self._directory.node(peer, fresh) is None:
+            yield node_key(swarm, peer)
+        for name in index.specialists:
+            if self._directory.card(peer, SpecialistId(name), fresh) is None:
+                yield card_key(swarm, peer, SpecialistId(name))
+
+    async def _read(
+        self, key: str, tally: _Tally
+    ) -> list[NodeRecord | CapabilityCard | IndexRecord]:
+        """The believable records under `key`; a store that fails counts as one that is empty."""
+        tally.lookups += 1
+        try:
+            async with self._gate, asyncio.timeout(self._settings.lookup_timeout):
+                found = await self._records.get(key)
+        except (DslmError, TimeoutError):
+            tally.failed += 1
+            return []
+        records = []
+        now = self._clock.now()
+        for subkey in sorted(found):
+            try:
+                records.append(self._directory.offer(found[subkey].value, key, subkey, now))
+            except ProtocolError:
+                continue  # counted by the directory; whoever wrote it harms only itself
+        return records
+
+
+async def _all_of(works: Iterable[Coroutine[Any, Any, object]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)

@@ -1,0 +1,127 @@
+"""Which replica of a specialist to ask next, within one request.
+
+Knows cards, measurements and what happened in this request; must not know what was delivered.
+Pure: time (monotonic seconds) is an argument, cards come from a function that only looks.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from coordinator.measure import PeerMeasurements
+from protocols.errors import (
+    Busy,
+    DslmError,
+    NotHere,
+    ProtocolError,
+    TooLong,
+    TransportDown,
+)
+from protocols.ids import PeerId
+from protocols.records import CapabilityCard
+
+PAUSE_FIRST = 0.5
+PAUSE_FACTOR = 2.5
+FAILURES_PER_PEER = 4
+"""After so many failures in one request a peer is not asked again: pauses of .5, 1.25 and 3.1 s
+in between outlast the restart of a network daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Nobody now; somebody may be asked at `at`."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class _Past:
+    failures: int = 0
+    rests_until: float = 0.0
+    is_excluded: bool = False
+
+
+class Candidates:
+    """`view` gives the living cards of the specialist, as the directory knows them now."""
+
+    def __init__(
+        self,
+        view: Callable[[], Sequence[CapabilityCard]],
+        me: PeerId,
+        measurements: PeerMeasurements,
+        rng: random.Random,
+    ) -> None:
+        self._view = view
+        self._me = me
+        self._measurements = measurements
+        self._rng = rng
+        self._past: dict[PeerId, _Past] = {}
+        self._context_needed = 0
+
+    def next(
+        self, now: float, digest: str | None, but: Collection[PeerId] = ()
+    ) -> CapabilityCard | Later | None:
+        """Whom to ask: a card, or when to look again, or None when nobody is left.
+
+        With `digest`, only peers with these very weights: an answer that has begun goes on with
+        no others. Without, those weights are preferred that most peers have, so that somebody
+        can carry on.
+        """
+        eligible = [card for card in self._view() if self._may(card, digest, but)]
+        ready = [card for card in eligible if self._rests_until(card) <= now]
+        if ready:
+            return self._best(ready, now)
+        if eligible:
+            return Later(min(self._rests_until(card) for card in eligible))
+        return None
+
+    def failed(self, peer: PeerId, error: DslmError, now: float) -> None:
+        """Remember for this request how asking `peer` went, and blame it if it is to blame."""
+        past = self._past.setdefault(peer, _Past())
+        match error:
+            case Busy():
+                past.rests_until = now + max(error.retry_after, 0.1)
+                self._measurements.busy(peer, past.rests_until)
+                return
+            case TooLong():
+                past.is_excluded = True
+                self._context_needed = max(self._context_needed, error.requested)
+                return
+            case NotHere():
+                past.is_excluded = True
+                return
+            case ProtocolError():
+                past.is_excluded = True
+        past.failures += 1
+        past.is_excluded |= past.failures >= FAILURES_PER_PEER
+        past.rests_until = now + PAUSE_FIRST * PAUSE_FACTOR ** (past.failures - 1)
+        if not isinstance(error, TransportDown):  # that is our own daemon's doing
+            self._measurements.failed(peer, now, str(error))
+
+    def _best(self, ready: list[CapabilityCard], now: float) -> CapabilityCard:
+        by_peer = {PeerId(card.peer): card for card in ready}
+        ranked = [by_peer[peer] for peer in self._measurements.rank(list(by_peer), now, self._rng)]
+        if ranked[0].peer == self._me:
+            return ranked[0]
+        counts = Counter(
+            card.model_digest for card in ranked if not self._is_failing(card, now)
+        ) or Counter(card.model_digest for card in ranked)
+        common = min(counts, key=lambda digest: (-counts[digest], digest))
+        return next(card for card in ranked if card.model_digest == common)
+
+    def _may(self, card: CapabilityCard, digest: str | None, but: Collection[PeerId]) -> bool:
+        past = self._past.get(PeerId(card.peer))
+        return (
+            card.peer not in but
+            and not (past and past.is_excluded)
+            and (digest is None or card.model_digest == digest)
+            and card.context_length >= self._context_needed
+        )
+
+    def _rests_until(self, card: CapabilityCard) -> float:
+        past = self._past.get(PeerId(card.peer))
+        return past.rests_until if past else 0.0
+
+    def _is_failing(self, card: CapabilityCard, now: float) -> bool:
+        return self._measurements.snapshot(PeerId(card.peer), now).failing_for > 0

@@ -1,0 +1,378 @@
+"""One request on its way: which peers are being asked, what came, what to do next. No I/O.
+
+Knows deadlines, hedging and failover; must not know streams or tasks. Each method takes the time
+(monotonic seconds) and returns what is to be done; exactly one `End` is ever returned.
+
+At most two attempts run at once: the leading one, and a hedge when its first token is late. The
+first that brings a token wins and the other is dropped. When an attempt fails, the next peer goes
+on from the delivered ids; only the peer that failed is blamed.
+"""
+
+from dataclasses import dataclass
+
+from coordinator.answer import (
+    AnswerRequest,
+    Completed,
+    Resumed,
+    Route,
+    Routed,
+    Waiting,
+)
+from coordinator.dispatch.actions import Action, Drop, Emit, End, LookAgain, Predial, Start
+from coordinator.dispatch.candidates import Candidates, Later
+from coordinator.dispatch.deadlines import (
+    hedge_after,
+    silence_before_tokens,
+    silence_between_tokens,
+)
+from coordinator.dispatch.delivery import Delivery
+from coordinator.measure import PeerMeasurements
+from coordinator.routing.router import Choice
+from protocols import limits
+from protocols.ask import refusal_error
+from protocols.errors import (
+    DeadlineExceeded,
+    DslmError,
+    NoCapacity,
+    ProtocolError,
+    TooLong,
+    Unsupported,
+)
+from protocols.ids import PeerId
+from protocols.messages.ask import (
+    Accepted,
+    Ask,
+    Finished,
+    Progress,
+    Refusal,
+    ServerMessage,
+    Tokens,
+)
+from protocols.records import CapabilityCard
+
+ATTEMPTS_MAX = 8
+LOOK_AGAIN_EVERY = 0.5
+"""While nobody can be asked, how often the directory is looked at."""
+LOOK_FOR = 3.0
+"""How long to look for new replicas when none is left."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    number: int
+    card: CapabilityCard
+    started: float
+    alive: float
+    """When it last gave a sign of life."""
+    last_tokens: float = 0.0
+    has_tokens: bool = False
+    has_been_hedged: bool = False
+
+    @property
+    def peer(self) -> PeerId:
+        return PeerId(self.card.peer)
+
+
+class AnswerRun:
+    """Made for one request; `now` is when its budget began."""
+
+    def __init__(
+        self,
+        request: AnswerRequest,
+        choice: Choice,
+        candidates: Candidates,
+        measurements: PeerMeasurements,
+        now: float,
+    ) -> None:
+        self._request = request
+        self._choice = choice
+        self._candidates = candidates
+        self._measurements = measurements
+        self._started = now
+        self._deadline = now + request.budget
+        self._delivery = Delivery(request.max_tokens)
+        self._active: dict[int, _Attempt] = {}
+        self._attempts = 0
+        self._digest: str | None = None
+        self._speaker: PeerId | None = None
+        self._first_token_at: float | None = None
+        self._last_error: DslmError | None = None
+        self._look_at: float | None = None
+        self._look_until: float | None = None
+        self._is_over = False
+
+    # What happens to a run ------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Action]:
+        """The first things to do."""
+        return self._launch(now)
+
+    def received(
+        self, number: int, message: ServerMessage, arrived: float, now: float
+    ) -> list[Action]:
+        """A message of attempt `number` that `arrived` then and is looked at `now`.
+
+        What dropped attempts still say is ignored.
+        """
+        attempt = self._active.get(number)
+        if attempt is None or self._is_over:
+            return []
+        if now >= self._deadline and not isinstance(message, Finished):
+            return self._end(self._too_late())
+        attempt.alive = now
+        try:
+            return self._take(attempt, message, arrived)
+        except DslmError as error:
+            return [Drop(number), *self.failed(number, error, now)]
+
+    def failed(self, number: int, error: DslmError, now: float) -> list[Action]:
+        """Attempt `number` came to nothing."""
+        attempt = self._active.pop(number, None)
+        if attempt is None or self._is_over:
+            return []
+        self._measurements.ended(attempt.peer)
+        self._candidates.failed(attempt.peer, error, now)
+        self._last_error = error
+        if self._active:
+            return []
+        if isinstance(error, Unsupported):
+            return self._end(error)
+        return self._launch(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """It is `wake_at`, or later."""
+        if self._is_over:
+            return []
+        if now >= self._deadline:
+            return self._end(self._too_late())
+        actions: list[Action] = []
+        for attempt in list(self._active.values()):
+            if now >= attempt.alive + self._patience(attempt):
+                silence = now - attempt.alive
+                error = DeadlineExceeded(f"no sign of life from {attempt.peer} for {silence:.1f} s")
+                actions += [Drop(attempt.number), *self.failed(attempt.number, error, now)]
+        lonely = self._lonely()
+        if lonely and now >= self._hedge_at(lonely):
+            lonely.has_been_hedged = True
+            actions += self._hedge(now)
+        if not self._active and not self._is_over and self._is_due(now):
+            actions += self._launch(now)
+        return actions
+
+    def wake_at(self) -> float:
+        """When `tick` must be called unless something else happens first."""
+        times = [self._deadline]
+        times += [attempt.alive + self._patience(attempt) for attempt in self._active.values()]
+        lonely = self._lonely()
+        if lonely:
+            times.append(self._hedge_at(lonely))
+        if not self._active and self._look_at is not None:
+            times.append(self._look_at)
+        return min(times)
+
+    def paused(self, seconds: float) -> None:
+        """The client kept us waiting that long: no peer is to blame for it."""
+        for attempt in self._active.values():
+            attempt.alive += seconds
+            attempt.started += seconds
+
+    def close(self) -> None:
+        """The client has left, or the run is over: nobody is working for it any more."""
+        self._is_over = True
+        for attempt in self._active.values():
+            self._measurements.ended(attempt.peer)
+        self._active.clear()
+
+    # Messages -------------------------------------------------------------------------------
+
+    def _take(self, attempt: _Attempt, message: ServerMessage, arrived: float) -> list[Action]:
+        match message:
+            case Accepted():
+                if message.model_digest != attempt.card.model_digest:
+                    raise ProtocolError("the peer answers with other weights than its card names")
+                return []
+            case Progress():
+                if attempt.has_tokens or attempt is not next(iter(self._active.values())):
+                    return []
+                return [Emit(Waiting(attempt.peer, message.phase, message.ahead))]
+            case Tokens():
+                return self._take_tokens(attempt, message, arrived)
+            case Finished():
+                return self._take_end(attempt, message, arrived)
+            case Refusal():
+                raise refusal_error(message)
+
+    def _take_tokens(self, attempt: _Attempt, tokens: Tokens, arrived: float) -> list[Action]:
+        delta = self._delivery.take(attempt.peer, tokens)
+        if attempt.has_tokens:
+            since = max(0.0, arrived - attempt.last_tokens)
+            self._measurements.tokens(attempt.peer, len(tokens.ids), since)
+        actions: list[Action] = []
+        if not attempt.has_tokens:
+            self._measurements.first_token(attempt.peer, max(0.0, arrived - attempt.started))
+            actions += self._win(attempt, tokens.position, arrived)
+        attempt.has_tokens = True
+        attempt.last_tokens = arrived
+        self._digest = attempt.card.model_digest
+        if self._first_token_at is None:
+            self._first_token_at = arrived
+        return [*actions, Emit(delta)]
+
+    def _take_end(self, attempt: _Attempt, end: Finished, arrived: float) -> list[Action]:
+        self._delivery.check_end(end)
+        actions = [] if attempt.has_tokens else self._win(attempt, end.completion_tokens, arrived)
+        self._measurements.succeeded(attempt.peer)
+        first = arrived if self._first_token_at is None else self._first_token_at
+        completed = Completed(
+            specialist=self._choice.specialist,
+            reason=end.reason,
+            text=end.text,
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+            first_token_seconds=first - self._started,
+            total_seconds=arrived - self._started,
+            shares=self._delivery.shares,
+        )
+        return [*actions, Emit(completed), *self._end(None)]
+
+    def _win(self, winner: _Attempt, position: int, now: float) -> list[Action]:
+        """`winner` speaks from now on; a slower one is dropped, and its slowness remembered."""
+        actions: list[Action] = []
+        for loser in [other for other in self._active.values() if other is not winner]:
+            del self._active[loser.number]
+            self._measurements.ended(loser.peer)
+            self._measurements.first_token(loser.peer, max(0.0, now - loser.started))
+            actions.append(Drop(loser.number))
+        if self._speaker is not None and self._speaker != winner.peer:
+            reason = self._last_error.code if self._last_error else DeadlineExceeded.code
+            actions.append(Emit(Resumed(self._speaker, winner.peer, position, reason)))
+        self._speaker = winner.peer
+        return actions
+
+    # Attempts -------------------------------------------------------------------------------
+
+    def _launch(self, now: float) -> list[Action]:
+        """Ask the next peer, or wait for one, or give up."""
+        if self._attempts >= ATTEMPTS_MAX:
+            return self._end(self._give_up(now))
+        match self._candidates.next(now, self._digest):
+            case CapabilityCard() as card:
+                return self._start(card, now)
+            case Later(at) if at < self._deadline:
+                self._look_at = min(at, now + LOOK_AGAIN_EVERY)
+                return self._look(now)
+            case Later():
+                return self._end(self._give_up(now))
+            case None:
+                if isinstance(self._last_error, TooLong) or self._looked_enough(now):
+                    return self._end(self._give_up(now))
+                self._look_at = now + LOOK_AGAIN_EVERY
+                return self._look(now)
+
+    def _hedge(self, now: float) -> list[Action]:
+        busy = [attempt.peer for attempt in self._active.values()]
+        if self._attempts >= ATTEMPTS_MAX:
+            return []
+        card = self._candidates.next(now, self._digest, but=busy)
+        return self._start(card, now) if isinstance(card, CapabilityCard) else []
+
+    def _start(self, card: CapabilityCard, now: float) -> list[Action]:
+        attempt = _Attempt(self._attempts, card, started=now, alive=now)
+        self._attempts += 1
+        self._active[attempt.number] = attempt
+        self._measurements.started(attempt.peer)
+        self._look_at = self._look_until = None
+        asked = [other.peer for other in self._active.values()]
+        digest = card.model_digest if self._digest is None else self._digest
+        second = self._candidates.next(now, digest, but=asked)
+        actions: list[Action] = []
+        if self._speaker is None:
+            self._speaker = attempt.peer
+            actions.append(Emit(self._routed(attempt.peer, second)))
+        actions.append(Start(attempt.number, attempt.peer, self._ask(attempt.number, now)))
+        if isinstance(second, CapabilityCard):
+            actions.append(Predial(PeerId(second.peer)))
+        return actions
+
+    def _routed(self, peer: PeerId, second: CapabilityCard | Later | None) -> Routed:
+        return Routed(
+            specialist=self._choice.specialist,
+            peer=peer,
+            why=self._choice.why,
+            scores=self._choice.scores,
+            second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
+        )
+
+    def _ask(self, number: int, now: float) -> Ask:
+        request = self._request
+        return Ask(
+            request_id=request.request_id,
+            attempt=number,
+            specialist=self._choice.specialist,
+            prompt=request.prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens,
+            budget=min(max(0.0, self._deadline - now), limits.DEADLINE_SECONDS_MAX),
+            stop=request.stop,
+            delivered=self._delivery.ids,
+        )
+
+    # Waiting --------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> list[Action]:
+        if self._look_until is not None or self._request.route is Route.LOCAL:
+            return []
+        self._look_until = now + LOOK_FOR
+        return [LookAgain()]
+
+    def _looked_enough(self, now: float) -> bool:
+        if self._request.route is Route.LOCAL:
+            return True
+        return self._look_until is not None and now >= self._look_until
+
+    def _is_due(self, now: float) -> bool:
+        return self._look_at is not None and now >= self._look_at
+
+    def _patience(self, attempt: _Attempt) -> float:
+        if attempt.has_tokens:
+            return silence_between_tokens(self._measurements, attempt.peer)
+        return silence_before_tokens(self._measurements, attempt.peer)
+
+    def _lonely(self) -> _Attempt | None:
+        """The attempt that may get company, if there is one."""
+        if len(self._active) != 1:
+            return None
+        attempt = next(iter(self._active.values()))
+        return None if attempt.has_tokens or attempt.has_been_hedged else attempt
+
+    def _hedge_at(self, attempt: _Attempt) -> float:
+        return attempt.started + hedge_after(self._measurements, attempt.peer)
+
+    # Endings --------------------------------------------------------------------------------
+
+    def _end(self, error: DslmError | None) -> list[Action]:
+        drops: list[Action] = [Drop(number) for number in self._active]
+        self.close()
+        return [*drops, End(error)]
+
+    def _too_late(self) -> DslmError:
+        error = DeadlineExceeded(
+            f"the answer was not complete within its {self._request.budget:g} seconds"
+        )
+        error.__cause__ = self._last_error
+        return error
+
+    def _give_up(self, now: float) -> DslmError:
+        if isinstance(self._last_error, TooLong) and not self._delivery.position:
+            return self._last_error
+        name = self._choice.specialist
+        last = f" The last one said: {self._last_error}" if self._last_error else ""
+        left = "any more" if self._delivery.position else "now"
+        error = NoCapacity(f"No reachable peer can answer with {name} {left}.{last}")
+        match self._candidates.next(now, self._digest):
+            case Later(at):
+                error.retry_after = max(at - now, error.retry_after)
+            case _:
+                pass
+        error.__cause__ = self._last_error
+        return error

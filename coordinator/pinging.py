@@ -1,0 +1,68 @@
+"""Asking a peer who it is, over `/dslm/info/1`; the round trip is the ping.
+
+Knows the info message and the clock; must not know what the measurement is used for.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocols import versions
+from protocols.codec import FrameDecoder, encode
+from protocols.errors import PeerLost, ProtocolError
+from protocols.ids import PeerId
+from protocols.messages.info import InfoReply, InfoRequest
+from protocols.ports import Clock, Stream, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """`rtt` in seconds. `clock_skew` is how far the peer's wall clock is ahead of ours, seconds,
+    wrong by half the round trip at most.
+    """
+
+    peer: PeerId
+    rtt: float
+    clock_skew: float
+    reply: InfoReply
+
+
+class Pinger:
+    """One question per stream."""
+
+    def __init__(self, transport: Transport, clock: Clock, rng: random.Random) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+
+    async def ping(self, peer: PeerId, addresses: Sequence[str] = ()) -> Pong:
+        """`PeerUnreachable`, `PeerLost` or `ProtocolError` say why there is no answer.
+
+        The round trip does not include opening the stream. Waits as long as the peer does: set a
+        timeout around it.
+        """
+        stream = await self._transport.open_stream(peer, versions.INFO, addresses)
+        try:
+            nonce = self._rng.getrandbits(53) & (2**53 - 1)
+            wall, sent = self._clock.now(), self._clock.monotonic()
+            await stream.send(encode(InfoRequest(nonce, versions.SOFTWARE)))
+            reply = await _read_reply(stream)
+            rtt = self._clock.monotonic() - sent
+            if reply.nonce != nonce:
+                raise ProtocolError("the answer belongs to another question")
+            await stream.close()
+        except BaseException:
+            stream.abort()
+            raise
+        return Pong(peer, rtt, reply.clock - (wall + rtt / 2), reply)
+
+
+async def _read_reply(stream: Stream) -> InfoReply:
+    decoder: FrameDecoder[InfoReply] = FrameDecoder(InfoReply, payload_max=0)
+    while True:
+        data = await stream.receive()
+        if not data:
+            raise PeerLost(f"{stream.peer} ended the stream without an answer")
+        frames = decoder.feed(data)
+        if frames:
+            return frames[0].message

@@ -1,0 +1,129 @@
+"""The engine that computes: schedule, build the batch, run the model, sample.
+
+Knows how scheduler, model, cache and sampling fit together; must not know files, text or threads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from node.engine.base import EngineRequest, EngineStatistics, StepOutput
+from node.engine.batch import Chunk, build_batch
+from node.engine.cache import KeyValueCache
+from node.engine.model import LlamaModel
+from node.engine.sampling import choose
+from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from protocols.errors import DslmError
+
+
+class EngineFailed(DslmError):
+    """The engine cannot go on, or was stopped. The text says what happened."""
+
+    code = "engine_failed"
+    retry = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How much an engine does at once; see `SchedulerLimits`. 0 threads leaves torch's setting.
+
+    torch has one setting for the whole process, so the last engine built decides.
+    """
+
+    context_length: int
+    cache_tokens: int
+    running: int = 16
+    step_tokens: int = 128
+    threads: int = 0
+
+
+class TorchEngine:
+    """Implements `node.engine.base.Engine` with torch on the CPU."""
+
+    def __init__(self, model: LlamaModel, options: EngineOptions) -> None:
+        """Reserve the cache. `options.context_length` must be within the model's positions."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self._model: LlamaModel | None = model
+        self._cache: KeyValueCache | None = KeyValueCache(
+            model.config, options.cache_tokens, model.dtype
+        )
+        self._limits = SchedulerLimits(
+            context_length=options.context_length,
+            cache_tokens=options.cache_tokens,
+            running=options.running,
+            step_tokens=options.step_tokens,
+            vocabulary_size=model.config.vocabulary_size,
+        )
+        self._scheduler = Scheduler(self._limits)
+
+    def __repr__(self) -> str:
+        return f"<TorchEngine {self._scheduler!r}>"
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens, prompt and answer together, that one request can have."""
+        return self._limits.longest
+
+    def submit(self, request: EngineRequest) -> None:
+        """As `Scheduler.submit`."""
+        self._scheduler.submit(request)
+
+    def cancel(self, request_id: str) -> None:
+        """As `Scheduler.cancel`."""
+        self._scheduler.cancel(request_id)
+
+    def step(self) -> Sequence[StepOutput]:
+        """Run one batch. `EngineFailed` if the model yields no numbers or was closed."""
+        outputs: list[StepOutput] = [*self._scheduler.ended_on_arrival()]
+        work = self._scheduler.schedule()
+        if work:
+            outputs += self._scheduler.advance(work, self._run(work))
+        return outputs
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        return self._scheduler.has_work
+
+    def statistics(self) -> EngineStatistics:
+        """What is going on now."""
+        return self._scheduler.statistics()
+
+    def close(self) -> None:
+        """Free weights and cache; `step` fails from now on."""
+        self._model = None
+        self._cache = None
+
+    def _run(self, work: Sequence[Work]) -> list[int]:
+        if self._model is None or self._cache is None:
+            raise EngineFailed("The engine was closed.")
+        chunks = [
+            Chunk(
+                token_ids=item.token_ids,
+                position=item.sequence.computed,
+                first_slot=item.sequence.extent.start,
+                wants_logits=item.wants_token,
+            )
+            for item in work
+        ]
+        logits = self._model.forward(build_batch(chunks, self._model.dtype), self._cache)
+        return _sample(logits, [item for item in work if item.wants_token])
+
+
+def _sample(logits: Tensor, work: Sequence[Work]) -> list[int]:
+    """One token for each row of `logits` [rows, vocabulary]; greedy rows are taken at once."""
+    if not work:
+        return []
+    best, tokens = logits.max(dim=-1)
+    # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
+    if not bool(torch.isfinite(best).all()):
+        raise EngineFailed("The model's output is not a number: its weights may be damaged.")
+    chosen: list[int] = tokens.tolist()
+    for row, item in enumerate(work):
+        sampling = item.sequence.request.sampling
+        if sampling.temperature > 0:
+            chosen[row] = choose(logits[row], sampling, item.sequence.answer_length)
+    return chosen

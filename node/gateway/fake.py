@@ -1,0 +1,175 @@
+"""A scripted answer source and a fixed view: the gateway's outside in tests and demonstrations.
+
+Knows the two ports; must not know the network. Scripts are async generators of events.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
+from node.state import (
+    SCHEMA_VERSION,
+    DeviceState,
+    JoinReport,
+    NodeState,
+    PeersState,
+    PeerState,
+    PingReport,
+    SpecialistsState,
+    SpecialistState,
+)
+from protocols.ids import PeerId, SpecialistId
+
+Script = Callable[[AnswerRequest], AsyncGenerator[AnswerEvent, None]]
+
+_BASE = SpecialistId("smollm2-135m")
+
+
+class ScriptedAnswers:
+    """Answers each request with the events of `script`, and keeps count."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.asked: list[AnswerRequest] = []
+        self.open = 0
+        self.cut = asyncio.Event()
+        """Set when an answer was closed before its end."""
+
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+        """The script's events."""
+        self.asked.append(request)
+        self.open += 1
+        is_whole = False
+        try:
+            async with aclosing(self.script(request)) as events:
+                async for event in events:
+                    yield event
+            is_whole = True
+        finally:
+            self.open -= 1
+            if not is_whole:
+                self.cut.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A script that says `words`, one token each, `pace` seconds apart."""
+
+    peer: PeerId
+    words: Sequence[str]
+    pace: float = 0.0
+    specialist: SpecialistId = _BASE
+
+    async def __call__(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+        """`Routed`, a `Delta` per word up to `max_tokens`, `Completed`."""
+        yield Routed(self.specialist, self.peer, "it is the only one")
+        room = request.max_tokens or len(self.words)
+        for position, word in enumerate(self.words[:room]):
+            await asyncio.sleep(self.pace)
+            yield Delta(self.peer, position, (position + 100,), word)
+        yield self.end(min(room, len(self.words)), is_cut=room < len(self.words))
+
+    def end(self, tokens: int, *, is_cut: bool = False) -> Completed:
+        """The last event of an answer of `tokens` tokens."""
+        return Completed(
+            specialist=self.specialist,
+            reason="length" if is_cut else "stop",
+            text="",
+            prompt_tokens=7,
+            completion_tokens=tokens,
+            first_token_seconds=0.125,
+            total_seconds=0.125 + 0.05 * max(0, tokens - 1),
+            shares=(Share(self.peer, tokens),),
+        )
+
+
+def peer_state(peer: PeerId, name: str, *, is_self: bool = False) -> PeerState:
+    """A peer that does well."""
+    return PeerState(
+        peer=peer,
+        name=name,
+        is_self=is_self,
+        state="ok",
+        software="0.1.0",
+        specialists=("smollm2-135m",),
+        addresses=(f"/ip4/127.0.0.1/tcp/7779/p2p/{peer}",),
+        rtt_ms=None if is_self else 1.5,
+        first_token_ms=None,
+        tokens_per_second=None,
+        expires_in=300.0,
+        last_error="",
+    )
+
+
+def specialist_state(name: str, *peers: PeerId, is_base: bool = True) -> SpecialistState:
+    """A specialist that `peers` host."""
+    return SpecialistState(
+        id=name,
+        description=f"{name}, for trials",
+        domains=() if is_base else ("mathematics",),
+        base="smollm2-135m",
+        is_base=is_base,
+        precisions=("bf16",),
+        context_length=8_192,
+        parameters=134_515_008,
+        licence="Apache-2.0",
+        peers=tuple(peers),
+        is_local=False,
+    )
+
+
+@dataclass(slots=True)
+class FixedView:
+    """A node's view of a swarm that tests set by hand."""
+
+    known_peers: tuple[PeerState, ...] = ()
+    known_specialists: tuple[SpecialistState, ...] = ()
+    draining: bool = False
+    joined: list[str] = field(default_factory=list)
+
+    def state(self) -> NodeState:
+        """A node that hosts nothing."""
+        me = next((peer for peer in self.known_peers if peer.is_self), None)
+        return NodeState(
+            schema_version=SCHEMA_VERSION,
+            software="0.1.0",
+            peer=me.peer if me else "",
+            name=me.name if me else "",
+            swarm="public",
+            pid=1,
+            uptime=1.0,
+            api_url="",
+            addresses=(),
+            network="up",
+            draining=self.draining,
+            device=DeviceState("cpu", "trial", 2, 2**33, 2**32),
+            hosted=(),
+            known_peers=len(self.known_peers),
+            known_specialists=len(self.known_specialists),
+            served_requests=0,
+            served_tokens=0,
+            encoder="",
+        )
+
+    def peers(self) -> PeersState:
+        """As set."""
+        return PeersState(SCHEMA_VERSION, self.known_peers)
+
+    def specialists(self) -> SpecialistsState:
+        """As set."""
+        return SpecialistsState(SCHEMA_VERSION, self.known_specialists)
+
+    async def join(self, address: str) -> JoinReport:
+        """Joins whatever it is told to."""
+        self.joined.append(address)
+        return JoinReport(SCHEMA_VERSION, True, address.rpartition("/")[2], ())
+
+    async def ping(self, peer: str, count: int) -> PingReport:
+        """One millisecond each time."""
+        return PingReport(SCHEMA_VERSION, peer, "", "0.1.0", (1.0,) * count)
+
+    def metrics(self) -> str:
+        """A constant."""
+        return "# TYPE dslm_peers gauge\ndslm_peers 1\n"

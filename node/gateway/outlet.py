@@ -1,0 +1,114 @@
+"""One streamed answer on its way out: events in, frames of its endpoint's shape out.
+
+Knows the order of frames; must not know when they are due (`answers` does).
+"""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
+from node.gateway.sse import DONE, PING, EventStream, data_frame
+from node.gateway.tally import Tally
+
+
+class Shape(Protocol):
+    """How one endpoint spells one answer: ids, dates and field names."""
+
+    def whole(self, tally: Tally) -> Struct:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def opening(self, tally: Tally) -> tuple[Struct, ...]:
+        """The chunks before the text."""
+        ...
+
+    def piece(self, tally: Tally, text: str) -> Struct:
+        """A chunk with more text."""
+        ...
+
+    def closing(self, tally: Tally) -> tuple[Struct, ...]:
+        """The chunks after the text: why it ended, and what it used if the client asked."""
+        ...
+
+
+class _RoutedNote(Struct, frozen=True, tag="routed", tag_field="phase"):
+    specialist: str
+    peer: str
+    why: str
+    scores: dict[str, float]
+    second_choice: str | None
+
+
+class _WaitingNote(Struct, frozen=True):
+    phase: str
+    peer: str
+    ahead: int
+
+
+class _ResumedNote(Struct, frozen=True, tag="resumed", tag_field="phase"):
+    from_peer: str
+    to_peer: str
+    position: int
+    reason: str
+
+
+def note_of(event: Routed | Waiting | Resumed) -> Struct:
+    """What clients of dslm read in a comment; it has a `phase` that says which event it is."""
+    match event:
+        case Routed():
+            scores = {str(score.specialist): round(score.score, 4) for score in event.scores}
+            return _RoutedNote(event.specialist, event.peer, event.why, scores, event.second_choice)
+        case Waiting():
+            return _WaitingNote(event.phase, event.peer, event.ahead)
+        case Resumed():
+            return _ResumedNote(event.from_peer, event.to_peer, event.position, event.reason)
+
+
+class Outlet:
+    """Writes the frames of one answer to `stream`, spelled by `shape`."""
+
+    def __init__(self, stream: EventStream, shape: Shape, tally: Tally) -> None:
+        self._stream = stream
+        self._shape = shape
+        self._tally = tally
+        self._is_open = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the status is out."""
+        return self._stream.is_started
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last frame is written."""
+        return self._tally.is_complete
+
+    async def start(self) -> None:
+        """Send the status and the notes so far."""
+        await self._stream.start(self._tally.headers())
+
+    async def ping(self) -> None:
+        """Show that the connection lives."""
+        await self._stream.write(PING)
+
+    async def note(self, event: Routed | Waiting | Resumed) -> None:
+        """Tell clients of dslm about `event`, at the start if there was none yet."""
+        self._tally.add(event)
+        await self._stream.note(note_of(event))
+
+    async def tell(self, event: Delta | Completed) -> None:
+        """Send the text that `event` adds, and all that ends the answer if it is the last."""
+        text = self._tally.add(event)
+        await self.start()
+        frames = []
+        if not self._is_open:
+            self._is_open = True
+            frames += [data_frame(chunk) for chunk in self._shape.opening(self._tally)]
+        if text:
+            frames.append(data_frame(self._shape.piece(self._tally, text)))
+        if self._tally.is_complete:
+            frames += [data_frame(chunk) for chunk in self._shape.closing(self._tally)]
+            frames.append(DONE)
+        if frames:
+            await self._stream.write(*frames)

@@ -1,0 +1,59 @@
+"""Getting a safetensors repository from the Hugging Face hub.
+
+Knows the hub's client library, which is imported only when it is needed; must not know where the
+files end up.
+"""
+
+from pathlib import Path
+
+from node.hosting.download import Progress, require_space
+from protocols.errors import ModelFileError, UserError
+
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+_SUFFIXES = (".safetensors", ".json", ".jinja", "tokenizer.model")
+
+
+def fetch_repository(name: str, revision: str, target: Path, progress: Progress) -> None:
+    """Put the weights, configuration and tokenizer of `name` into the new folder `target`.
+
+    Only safetensors and JSON are taken, never pickled weights or code. `UserError` when the hub
+    cannot be reached or does not know the name.
+    """
+    import httpx2  # noqa: PLC0415  (the hub library lets its errors through)
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415  (0.5 s, seldom needed)
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        files = HfApi().model_info(name, revision=revision, files_metadata=True).siblings or []
+        sizes = {file.rfilename: file.size or 0 for file in files}
+        _require_weights(name, list(sizes))
+        needed = sum(size for file, size in sizes.items() if file.endswith(_SUFFIXES))
+        require_space(target.parent, needed, name)
+        progress.note(f"getting {name}@{revision} from the Hugging Face hub")
+        snapshot_download(name, revision=revision, allow_patterns=_PATTERNS, local_dir=target)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelFileError(
+            f"the Hugging Face hub has no model {name!r} at revision {revision!r} that you may read"
+        ) from error
+    except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(_unreachable(name, error)) from error
+
+
+def _require_weights(name: str, files: list[str]) -> None:
+    if not any(file.endswith(".safetensors") for file in files):
+        raise ModelFileError(
+            f"{name} has no safetensors weights; pickled ones can run code and are never loaded"
+        )
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"cannot get {name} from the Hugging Face hub ({reason}). Check the network and "
+        "HF_HUB_OFFLINE, or copy the model folder here and give its path"
+    )

@@ -1,0 +1,297 @@
+"""One life of the go-libp2p daemon (p2pd): started by us with our flags, attached, watched, ended.
+
+Knows the process and hivemind's attachment to it; must not know what is sent through it. The
+daemon cannot outlive us: the kernel kills it when this process dies, however it dies.
+"""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import hivemind.hivemind_cli
+from hivemind.p2p import P2P
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError
+from hivemind.utils.multiaddr import Multiaddr
+
+from protocols.adapters.libp2p.address import is_dialable, parse_listen
+from protocols.errors import AddressInUse, TransportDown
+from protocols.ids import PeerId
+
+MEMORY_LIMIT = "400MiB"
+CONNECTIONS_LOW, CONNECTIONS_HIGH, CONNECTION_GRACE = 64, 96, "20s"
+IDLE_SECONDS = 30
+TERMINATE_SECONDS = 1.0
+_LISTENER_POLL_SECONDS = 0.005
+_LISTENER_POLLS = 400
+_LOG_LINES_KEPT = 20
+_LOG_LINE_BYTES_MAX = 64 * 1024
+
+_LAUNCHER = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Asks the kernel to kill p2pd with its parent (PR_SET_PDEATHSIG); the parent may be gone by then,
+hence the check; exec keeps the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """What one life of the daemon is started with."""
+
+    folder: Path
+    key_file: Path
+    listen: tuple[str, ...]
+    startup_timeout: float
+
+
+class Daemon:
+    """A running daemon, hivemind's attachment to it, and the news of its death.
+
+    The daemon's standard input is one end of a socket pair. It is the first thing the kernel
+    closes when the daemon dies, so the other end tells at once, and without waiting, whether the
+    daemon still lives.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, lifeline: socket.socket) -> None:
+        self._process = process
+        self._output: asyncio.StreamReader = process.stdout or asyncio.StreamReader()
+        self._lifeline = lifeline
+        self._log: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
+        self.p2p: P2P = None
+        self.addresses: tuple[str, ...] = ()
+        self.listener = Path()
+        """The socket to which p2pd brings inbound streams."""
+
+    def __repr__(self) -> str:
+        return f"<Daemon pid={self.pid} {'dead' if self.is_dead() else 'alive'}>"
+
+    @classmethod
+    async def start(cls, settings: DaemonSettings, expected: PeerId) -> "Daemon":
+        """A daemon that is ready for use, with the identity `expected`.
+
+        `AddressInUse` if a port is taken; `TransportDown` with the daemon's last words otherwise.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        control = settings.folder / "p2pd.sock"
+        control.unlink(missing_ok=True)
+        try:
+            with theirs, as_file(files(hivemind.hivemind_cli) / "p2pd") as program:
+                process = await asyncio.create_subprocess_exec(
+                    *_arguments(program, control, settings),
+                    stdin=theirs.fileno(),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=_environment(settings.folder),
+                    cwd=settings.folder,
+                    start_new_session=True,
+                    limit=_LOG_LINE_BYTES_MAX,
+                )
+        except OSError as error:
+            ours.close()
+            raise TransportDown(f"the network daemon cannot be started: {error}") from error
+        daemon = cls(process, ours)
+        try:
+            async with asyncio.timeout(settings.startup_timeout):
+                await daemon._become_ready(control, settings, expected)
+        except TimeoutError:
+            await daemon.stop()
+            raise TransportDown(
+                f"the network daemon was not ready within {settings.startup_timeout:.0f} s"
+                f"{daemon._last_words()}"
+            ) from None
+        except BaseException:
+            await daemon.stop()
+            raise
+        return daemon
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return self._process.pid
+
+    def is_dead(self) -> bool:
+        """Whether the daemon is gone, known without waiting."""
+        if self._lifeline.fileno() < 0:
+            return True
+        try:
+            return self._lifeline.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    async def wait_dead(self) -> str:
+        """Return, with the reason, when the daemon died or hivemind lost its connection to it."""
+        reader = self.p2p._client.control._read_task
+        async with asyncio.TaskGroup() as tasks:  # the pipe is drained, or p2pd would stall
+            death = tasks.create_task(self._wait_lifeline())
+            drain = tasks.create_task(self._read_log())
+            await asyncio.wait({death, reader}, return_when=asyncio.FIRST_COMPLETED)
+            reason = "the network daemon died" if death.done() else "the network daemon hung up"
+            death.cancel()
+            drain.cancel()
+        return reason + self._last_words()
+
+    def fail_pending(self) -> None:
+        """Fail the calls that wait for an answer of the dead daemon; hivemind lets them hang."""
+        if self.p2p is None:
+            return
+        for answer in tuple(self.p2p._client.control._pending_calls.values()):
+            if not answer.done():
+                answer.set_exception(P2PDaemonError("the network daemon died"))
+
+    async def stop(self) -> None:
+        """End the daemon and everything attached to it; harmless when it is dead already."""
+        self.fail_pending()
+        if self.p2p is not None:
+            await self.p2p.shutdown()
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(TERMINATE_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+        self._lifeline.close()
+
+    async def wait_listening(self) -> None:
+        """Return when p2pd can bring us inbound streams; call after adding a handler.
+
+        hivemind starts to listen in a task of its own and has no event for it.
+        """
+        for _ in range(_LISTENER_POLLS):
+            if self.listener.exists():
+                return
+            await asyncio.sleep(_LISTENER_POLL_SECONDS)
+        raise TransportDown(f"cannot listen on {self.listener}")
+
+    async def refresh_addresses(self) -> None:
+        """Ask the daemon where it can be dialled now."""
+        try:
+            found = await self.p2p.get_visible_maddrs(latest=True)
+        except ValueError:
+            found = []  # hivemind's word for: none
+        self.addresses = tuple(str(address) for address in found if is_dialable(address))
+
+    async def _become_ready(
+        self, control: Path, settings: DaemonSettings, expected: PeerId
+    ) -> None:
+        await self._wait_for_peer_id(settings.listen)
+        settings.key_file.unlink(missing_ok=True)  # read by now; need not lie about
+        try:
+            self.p2p = await P2P.replicate(Multiaddr(f"/unix{control}"))
+        except (OSError, EOFError, P2PDaemonError, ControlFailure) as error:
+            raise TransportDown(f"the network daemon does not answer: {error}") from error
+        self.listener = settings.folder / "p2pclient.sock"
+        self.listener.unlink(missing_ok=True)
+        listen = Multiaddr(f"/unix{self.listener}")
+        # hivemind would listen in a folder that all users share
+        self.p2p._client_listen_maddr = self.p2p._client.control.listen_maddr = listen
+        if self.p2p.peer_id.to_base58() != expected:
+            raise TransportDown("the network daemon runs with another identity than ours")
+        await self.refresh_addresses()
+
+    async def _wait_for_peer_id(self, listen: Sequence[str]) -> None:
+        while line := await self._output.readline():
+            self._keep(line)
+            if line.startswith(b"Peer ID:"):
+                return
+        words = self._last_words()
+        if "address already in use" in words:
+            raise AddressInUse(f"another program listens on {' or '.join(listen)}")
+        raise TransportDown(f"the network daemon ended at once{words}")
+
+    async def _read_log(self) -> None:
+        while True:
+            try:
+                line = await self._output.readline()
+            except ValueError:
+                continue  # a line too long to keep
+            if not line:
+                return
+            self._keep(line)
+
+    async def _wait_lifeline(self) -> None:
+        try:
+            await asyncio.get_running_loop().sock_recv(self._lifeline, 1)
+        except OSError:
+            return
+
+    def _keep(self, line: bytes) -> None:
+        self._log.append(line[:500].decode("utf-8", "replace").rstrip())
+
+    def _last_words(self) -> str:
+        return f" ({self._log[-1]})" if self._log else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            return
+
+
+def check_ports_free(listen: Sequence[str]) -> None:
+    """`AddressInUse` if a port is taken.
+
+    p2pd itself would share the port with another p2pd (SO_REUSEPORT), and both would get half of
+    the connections.
+    """
+    for text in listen:
+        host, port = parse_listen(text)
+        if port == 0:
+            continue
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise AddressInUse(f"cannot listen on {text}: {error.strerror}") from error
+                raise AddressInUse(f"port {port} is taken; choose another, or 0 for any") from error
+
+
+def _arguments(program: Path, control: Path, settings: DaemonSettings) -> list[str]:
+    flags = {
+        "listen": f"/unix{control}",
+        "hostAddrs": ",".join(settings.listen),
+        "id": str(settings.key_file),
+        "dhtServer": "1",
+        "b": "0",
+        "noise": "1",
+        "tls": "0",
+        "relay": "1",
+        "relayService": "0",
+        "autoRelay": "0",
+        "autonat": "0",
+        "natPortMap": "0",
+        "connManager": "1",
+        "connLo": str(CONNECTIONS_LOW),
+        "connHi": str(CONNECTIONS_HIGH),
+        "connGrace": CONNECTION_GRACE,
+        "idleTimeout": f"{IDLE_SECONDS}s",
+    }
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program)]
+    return launcher + [f"-{name}={value}" for name, value in flags.items()]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        "GOMEMLIMIT": MEMORY_LIMIT,
+        "GOLOG_LOG_LEVEL": "error",
+        "HOME": str(folder),
+    }

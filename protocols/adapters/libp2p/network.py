@@ -1,0 +1,186 @@
+"""A peer of the real network: transport and record store over one supervised libp2p daemon.
+
+Knows how its parts are put together, started and ended; must not know any protocol. Everything
+runs in the caller's event loop, under one task group.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from hivemind.utils.logging import use_hivemind_log_handler
+
+from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.records import Libp2pRecords
+from protocols.adapters.libp2p.runtime import RuntimeFolder
+from protocols.adapters.libp2p.supervisor import Attachment, Supervisor
+from protocols.adapters.libp2p.transport import Libp2pTransport
+from protocols.errors import DslmError, TransportDown
+from protocols.ids import PeerId, parse_peer_id
+from protocols.ports import Clock
+from protocols.signing import Identity
+
+REJOIN_SECONDS_FIRST = 1.0
+REJOIN_SECONDS_MAX = 30.0
+REJOIN_AT_ONCE = 16
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Libp2pConfig:
+    """`runtime_dir` is where the folder for sockets is made: a short path, on a local disk.
+
+    `startup_timeout` is in seconds. An empty `bootstrap` starts a swarm of one.
+    """
+
+    identity: Identity
+    listen: tuple[str, ...]
+    runtime_dir: Path
+    bootstrap: tuple[str, ...] = ()
+    startup_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class JoinReport:
+    """Who answered at the addresses tried, and what was wrong with the others."""
+
+    reached: tuple[PeerId, ...] = ()
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+
+
+class Libp2pNetwork:
+    """`async with Libp2pNetwork(config, clock) as network`: a peer that is up, until the end.
+
+    Enter and leave it in the same task. An unreachable bootstrap peer does not keep it from
+    starting: `bootstrap_report` tells, and it is tried again in the background while nobody else
+    is connected.
+    """
+
+    def __init__(self, config: Libp2pConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._attached = asyncio.Event()
+        self.bootstrap_report = JoinReport()
+
+    def __repr__(self) -> str:
+        return f"<Libp2pNetwork {self._config.identity.peer_id}>"
+
+    async def __aenter__(self) -> "Libp2pNetwork":
+        use_hivemind_log_handler("nowhere")
+        logging.addLevelName(logging.WARNING, "WARNING")  # hivemind renames it for everybody
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(RuntimeFolder(self._config.runtime_dir))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            peer_id = self._config.identity.peer_id
+            self.transport = Libp2pTransport(peer_id, tasks)
+            self.records = Libp2pRecords(peer_id, self._clock)
+            self._supervisor = Supervisor(
+                self._config.identity,
+                folder,
+                self._config.listen,
+                self._config.startup_timeout,
+                Attachment(self._attach, self._detach),
+            )
+            stack.push_async_callback(self._supervisor.stop)
+            await self._supervisor.start()
+            keepers = [
+                tasks.create_task(self._supervisor.run()),
+                tasks.create_task(self._stay_connected()),
+            ]
+            stack.push_async_callback(_cancel, keepers)
+            stack.push_async_callback(self.transport.close)
+            stack.push_async_callback(self.records.close)
+            self.bootstrap_report = await self.join(self._config.bootstrap)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def status(self) -> str:
+        """`up`, or the reason why we are cut off at the moment."""
+        return self._supervisor.status()
+
+    async def join(self, addresses: Sequence[str]) -> JoinReport:
+        """Dial all `addresses` at once and meet the swarm through those that answer."""
+        outcomes = await asyncio.gather(*(self._try_connect(address) for address in addresses))
+        reached = tuple(peer for peer, _ in outcomes if peer is not None)
+        if reached:
+            await self.records.meet(reached)
+        return JoinReport(
+            reached,
+            {
+                address: reason
+                for address, (_, reason) in zip(addresses, outcomes, strict=True)
+                if reason
+            },
+        )
+
+    async def connected_peers(self) -> tuple[PeerId, ...]:
+        """Peers with an open connection to us."""
+        daemon = self.transport.daemon()
+        try:
+            found = await daemon.p2p.list_peers()
+        except (OSError, EOFError) as error:
+            raise TransportDown("the network daemon died; it is being restarted") from error
+        return tuple(parse_peer_id(info.peer_id.to_base58()) for info in found)
+
+    async def _attach(self, daemon: Daemon) -> None:
+        await self.records.attach(daemon)
+        await self.transport.attach(daemon)
+        self._attached.set()
+
+    def _detach(self) -> None:
+        self.transport.detach()
+        self.records.detach()
+
+    async def _pause(self, seconds: float) -> float:
+        """Wait, but not after a new daemon was attached; how long to wait the next time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._attached.wait()
+        except TimeoutError:
+            return min(2 * seconds, REJOIN_SECONDS_MAX)
+        self._attached.clear()
+        return REJOIN_SECONDS_FIRST
+
+    async def _try_connect(self, address: str) -> tuple[PeerId | None, str]:
+        try:
+            return await self.transport.connect(address), ""
+        except DslmError as error:
+            return None, str(error)
+
+    async def _stay_connected(self) -> None:
+        """Keep connected to the peers that were joined by address.
+
+        After a restart of their daemon, or ours, nobody else would bring the two together again.
+        """
+        pause = REJOIN_SECONDS_FIRST
+        while True:
+            pause = await self._pause(pause)
+            try:
+                connected = await self.connected_peers()
+                known = (*self._config.bootstrap, *self.transport.known_addresses())
+                missing = [text for text in known if not text.endswith(connected)]
+                if missing:
+                    await self.join(tuple(dict.fromkeys(missing[-REJOIN_AT_ONCE:])))
+                else:
+                    pause = REJOIN_SECONDS_FIRST
+            except DslmError as error:
+                _logger.debug("cannot rejoin now: %s", error)
+
+
+async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -1,0 +1,92 @@
+"""The `Stream` port over one connection to p2pd, which pipes it to one libp2p stream.
+
+Knows asyncio's reader and writer and what p2pd makes of their ends; must not know any protocol.
+p2pd tells a broken connection and an orderly end in the same way (it closes our socket), so every
+protocol's last word must be in its messages; the death of p2pd itself is told apart.
+"""
+
+import asyncio
+
+from protocols.adapters.libp2p.daemon import Daemon
+from protocols.errors import DslmError, PeerLost, TransportDown
+from protocols.ids import PeerId
+
+CLOSE_SECONDS = 2.0
+_DISCARD_BYTES = 65_536
+
+
+class Libp2pStream:
+    """Bytes to and from one peer. One task may send while another receives."""
+
+    def __init__(
+        self,
+        peer: PeerId,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        daemon: Daemon,
+    ) -> None:
+        self._peer = peer
+        self._reader = reader
+        self._writer = writer
+        self._daemon = daemon
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Libp2pStream {self._peer} {'closed' if self._is_closed else 'open'}>"
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end, by the connection's Noise handshake."""
+        return self._peer
+
+    async def send(self, data: bytes) -> None:
+        """Hand over `data`; waits while more than 64 KiB wait to be taken by p2pd."""
+        if self._is_closed or self._writer.is_closing():
+            raise self._lost()
+        self._writer.write(data)
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise self._lost() from error
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        """The next bytes; `b""` at the end."""
+        if self._is_closed:
+            raise self._lost()
+        try:
+            data = await self._reader.read(max_bytes)
+        except OSError as error:
+            raise self._lost() from error
+        if not data and (self._is_closed or self._daemon.is_dead()):
+            raise self._lost()
+        return data
+
+    async def close(self) -> None:
+        """End our direction after what was sent, then release the stream."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if not self._writer.is_closing():
+                self._writer.write_eof()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                # p2pd resets the stream, and what was sent may be lost, if our socket is closed
+                # with unread bytes in it; so read until p2pd has closed its end
+                while await self._reader.read(_DISCARD_BYTES):
+                    pass
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()
+        finally:
+            self._writer.close()
+
+    def abort(self) -> None:
+        """Drop the stream, and what was not sent yet."""
+        self._is_closed = True
+        self._writer.transport.abort()
+
+    def _lost(self) -> DslmError:
+        if self._daemon.is_dead():
+            return TransportDown("the network daemon died; it is being restarted")
+        if self._is_closed:
+            return PeerLost("the stream was closed at our end")
+        return PeerLost(f"the connection to {self._peer[-8:]} broke")

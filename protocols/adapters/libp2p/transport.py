@@ -1,0 +1,228 @@
+"""The `Transport` port over p2pd: dialling, opening streams, serving them.
+
+Knows hivemind's `P2P` and its errors; must not know the protocols, nor how p2pd is kept alive.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from hivemind.p2p import PeerID
+from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
+from hivemind.utils.multiaddr import Multiaddr
+
+from protocols import limits
+from protocols.adapters.libp2p.address import DialAddress, parse_address
+from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.stream import Libp2pStream
+from protocols.errors import PeerUnreachable, ProtocolError, TransportDown, UserError
+from protocols.ids import PeerId, parse_peer_id
+from protocols.ports import Stream, StreamHandler
+
+DIAL_SECONDS = 3.0
+OPEN_SECONDS = 5.0
+ADDRESS_BOOK_MAX = 256
+
+_AnswerT = TypeVar("_AnswerT")
+_logger = logging.getLogger(__name__)
+
+
+class Libp2pTransport:
+    """Streams through the daemon that is attached at the moment."""
+
+    def __init__(self, peer_id: PeerId, tasks: asyncio.TaskGroup) -> None:
+        self._peer_id = peer_id
+        self._tasks = tasks
+        self._daemon: Daemon | None = None
+        self._handlers: dict[str, StreamHandler] = {}
+        self._inbound: Counter[PeerId] = Counter()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._address_book: dict[PeerId, str] = {}
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Libp2pTransport {self._peer_id} {self._daemon}>"
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._peer_id
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial us; empty while the daemon is down."""
+        return self._daemon.addresses if self._daemon is not None else ()
+
+    def known_addresses(self) -> tuple[str, ...]:
+        """Addresses at which somebody answered us, the latest last."""
+        return tuple(self._address_book.values())
+
+    async def connect(self, address: str) -> PeerId:
+        """Dial `address`; `PeerUnreachable` if its peer does not answer there in 3 s."""
+        target = parse_address(address)
+        await self._dial(target.peer, [target.where])
+        self._remember(target, address)
+        return target.peer
+
+    async def open_stream(
+        self, peer: PeerId, protocol: str, addresses: Sequence[str] = ()
+    ) -> Stream:
+        """A stream to `peer`, dialling `addresses` first if there are any."""
+        daemon = self.daemon()
+        targets = list(_addresses_of(peer, addresses))
+        if targets:
+            await self._dial(peer, [target.where for target in targets])
+        if peer == self._peer_id:
+            raise PeerUnreachable("a peer does not dial itself")
+        remote = _hivemind_id(peer)
+        info, reader, writer = await _ask_daemon(
+            daemon,
+            lambda: daemon.p2p.call_binary_stream_handler(remote, protocol),
+            OPEN_SECONDS,
+            f"{protocol} at {peer}",
+        )
+        stream = Libp2pStream(peer, reader, writer, daemon)
+        if info.peer_id != remote:
+            stream.abort()
+            raise PeerUnreachable(f"another peer than {peer} answered")
+        return stream
+
+    async def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer streams of `protocol`, also after the daemon was restarted."""
+        self._handlers[protocol] = handler
+        if self._daemon is not None:
+            await self._register(self._daemon, protocol, handler)
+
+    async def close(self) -> None:
+        """End the streams being served; nothing can be opened or served after this."""
+        self._is_closed = True
+        self._handlers.clear()
+        for task in tuple(self._serving):
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    def daemon(self) -> Daemon:
+        """The daemon in use; `TransportDown` while there is none."""
+        if self._is_closed:
+            raise TransportDown("the network was shut down")
+        if self._daemon is None or self._daemon.is_dead():
+            raise TransportDown("the network daemon is down; it is being restarted")
+        return self._daemon
+
+    async def attach(self, daemon: Daemon) -> None:
+        """Use `daemon` from now on, and serve through it all that was served before."""
+        for protocol, handler in self._handlers.items():
+            await self._register(daemon, protocol, handler)
+        self._daemon = daemon
+
+    def detach(self) -> None:
+        """The daemon is gone: refuse calls until the next one is attached."""
+        self._daemon = None
+
+    async def _dial(self, peer: PeerId, where: list[Multiaddr]) -> None:
+        daemon = self.daemon()
+        remote = _hivemind_id(peer)
+        await _ask_daemon(
+            daemon,
+            lambda: daemon.p2p._client.connect(remote, where),  # P2P itself cannot dial
+            DIAL_SECONDS,
+            f"{peer} at {', '.join(str(address) for address in where)}",
+        )
+
+    def _remember(self, target: DialAddress, address: str) -> None:
+        self._address_book.pop(target.peer, None)
+        self._address_book[target.peer] = address
+        if len(self._address_book) > ADDRESS_BOOK_MAX:
+            del self._address_book[next(iter(self._address_book))]
+
+    async def _register(self, daemon: Daemon, protocol: str, handler: StreamHandler) -> None:
+        async def admit(
+            info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            self._admit(daemon, handler, info, reader, writer)
+
+        try:
+            await daemon.p2p.add_binary_stream_handler(protocol, admit)
+        except (OSError, EOFError, P2PDaemonError) as error:
+            raise TransportDown(f"the network daemon cannot serve {protocol}") from error
+        await daemon.wait_listening()
+
+    def _admit(
+        self,
+        daemon: Daemon,
+        handler: StreamHandler,
+        info: StreamInfo,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        try:
+            peer = parse_peer_id(info.peer_id.to_base58())
+        except ProtocolError:
+            writer.transport.abort()  # no Ed25519 identity: nobody that we could ever believe
+            return
+        stream = Libp2pStream(peer, reader, writer, daemon)
+        is_full = (
+            len(self._serving) >= limits.STREAMS_IN_MAX
+            or self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX
+        )
+        if is_full or self._is_closed:
+            stream.abort()
+            return
+        self._inbound[peer] += 1
+        task = self._tasks.create_task(self._serve(handler, stream))
+        self._serving.add(task)
+        task.add_done_callback(lambda done: self._release(done, peer))
+
+    def _release(self, task: "asyncio.Task[None]", peer: PeerId) -> None:
+        self._serving.discard(task)
+        self._inbound[peer] -= 1
+        if not self._inbound[peer]:
+            del self._inbound[peer]
+
+    async def _serve(self, handler: StreamHandler, stream: Libp2pStream) -> None:
+        try:
+            await handler(stream)
+        except Exception:  # a task's top: one bad stream must not end the node
+            _logger.debug("a stream of %s failed", stream.peer, exc_info=True)
+            stream.abort()
+        except BaseException:
+            stream.abort()
+            raise
+        else:
+            await stream.close()
+
+
+async def _ask_daemon(
+    daemon: Daemon,
+    call: Callable[[], Awaitable[_AnswerT]],
+    seconds: float,
+    what: str,
+) -> _AnswerT:
+    """The daemon's answer to `call`; every way to fail is `PeerUnreachable` or `TransportDown`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call()
+    except TimeoutError:
+        raise PeerUnreachable(f"no answer from {what} within {seconds:.0f} s") from None
+    except (OSError, EOFError, P2PDaemonError) as error:
+        if daemon.is_dead():
+            raise TransportDown("the network daemon died; it is being restarted") from error
+        raise PeerUnreachable(f"cannot reach {what}: {str(error)[:300]}") from error
+
+
+def _addresses_of(peer: PeerId, addresses: Iterable[str]) -> Iterable[DialAddress]:
+    """Those of `addresses` that we can dial and that are meant for `peer`."""
+    for address in list(addresses)[: limits.ADDRESSES_MAX]:
+        try:
+            target = parse_address(address)
+        except UserError:
+            continue  # a record may hold addresses of kinds that we do not speak
+        if target.peer == peer:
+            yield target
+
+
+def _hivemind_id(peer: PeerId) -> PeerID:
+    return PeerID.from_base58(parse_peer_id(peer))
