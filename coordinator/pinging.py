@@ -43,18 +43,21 @@ class Pinger:
         """
         stream = await self._transport.open_stream(peer, versions.INFO, addresses)
         try:
-            nonce = self._rng.getrandbits(53) & (2**53 - 1)
-            wall, sent = self._clock.now(), self._clock.monotonic()
-            await stream.send(encode(InfoRequest(nonce, versions.SOFTWARE)))
-            reply = await _read_reply(stream)
-            rtt = self._clock.monotonic() - sent
-            if reply.nonce != nonce:
-                raise ProtocolError("the answer belongs to another question")
+            pong = await self._exchange(stream)
             await stream.close()
-        except BaseException:
+        finally:
             stream.abort()
-            raise
-        return Pong(peer, rtt, reply.clock - (wall + rtt / 2), reply)
+        return pong
+
+    async def _exchange(self, stream: Stream) -> Pong:
+        nonce = self._rng.getrandbits(53)
+        wall, sent = self._clock.now(), self._clock.monotonic()
+        await stream.send(encode(InfoRequest(nonce, versions.SOFTWARE)))
+        reply = await _read_reply(stream)
+        rtt = self._clock.monotonic() - sent
+        if reply.nonce != nonce:
+            raise ProtocolError("the answer belongs to another question")
+        return Pong(stream.peer, rtt, reply.clock - (wall + rtt / 2), reply)
 
 
 async def _read_reply(stream: Stream) -> InfoReply:

@@ -1,6 +1,6 @@
 """Publishes what this node is: node record, cards, and the index records that lead to them.
 
-Knows records and the record store; must not know how they are found again (`coordinator`).
+Knows records, the record store and our own directory; must not know how others find them again.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from coordinator.directory import Directory
 from protocols.errors import DslmError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.ports import Clock, RecordStore
@@ -45,18 +46,21 @@ class Offer:
 
 
 class Announcer:
-    """Keeps our records alive in the store. `current` tells what to announce."""
+    """Keeps our records alive in the store, and in our own directory, so that we know ourselves."""
 
     def __init__(
         self,
         identity: Identity,
         store: RecordStore,
+        directory: Directory,
         clock: Clock,
         rng: Random,
         current: Callable[[], Offer],
     ) -> None:
+        """`current` tells what there is to announce."""
         self._identity = identity
         self._store = store
+        self._directory = directory
         self._clock = clock
         self._rng = rng
         self._current = current
@@ -83,11 +87,11 @@ class Announcer:
         """Publish everything once; whether somebody took all of it."""
         now = self._clock.now()
         self._sequence = max(self._sequence + 1, int(now * 1000))
-        records = list(records_of(self._current(), self._sequence, now + LIFETIME_SECONDS))
         taken = True
-        for key, record in records:
+        for key, record in records_of(self._current(), self._sequence, now + LIFETIME_SECONDS):
+            sealed = seal(record, self._identity)
+            self._directory.offer(sealed, key, record.peer, now)
             try:
-                sealed = seal(record, self._identity)
                 taken &= await self._store.put(key, record.peer, sealed, record.expires_at)
             except DslmError as error:
                 _log.info("could not announce %s: %s", key, error)

@@ -9,6 +9,7 @@ from coordinator.ports import Encoder
 from node.config import ModelConfig
 from node.hosting.hosted import HostedModel
 from node.hosting.prototypes import make_prototypes
+from node.state import HostedState
 from protocols import limits
 from protocols.ids import PeerId, SwarmId
 from protocols.records import CapabilityCard, Prototype
@@ -49,3 +50,19 @@ class CardMaker:
             return ()
         vectors = await self.encoder.encode(texts)
         return make_prototypes(vectors, min(limits.PROTOTYPES_MAX, len(texts)))
+
+
+def hosted_state(model: HostedModel, settings: ModelConfig) -> HostedState:
+    """What the node's owner sees of `model`; the load is filled in by whoever knows it."""
+    return HostedState(
+        id=model.specialist,
+        model_digest=model.model_digest,
+        precision=model.precision,
+        context_length=model.context_length,
+        parameters=model.parameters,
+        size=model.size,
+        domains=settings.domains,
+        running=0,
+        waiting=0,
+        slots=model.slots,
+    )

@@ -152,6 +152,13 @@ class UnknownModel(DslmError):
         self.nearest = nearest
 
 
+class UnknownPeer(DslmError):
+    """No peer, or more than one, goes by the name that was given."""
+
+    code = "peer_not_found"
+    fault = Fault.CALLER
+
+
 class UserError(DslmError):
     """The person at the keyboard can mend this: the text says what is wrong and what to do."""
 

@@ -4,7 +4,7 @@ Knows tasks, a queue and the clock; must not decide anything (`coordinator.dispa
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol

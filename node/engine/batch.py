@@ -45,7 +45,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """Columns of length `tokens`, the spans that cover them, and the rows whose logits are asked."""
+    """Columns of length `tokens`, the spans that cover them, and the rows that want logits."""
 
     token_ids: Tensor
     positions: Tensor

@@ -57,9 +57,7 @@ class LlamaModel:
         self.config = config
         self.dtype = dtype
         self._embedding = source.read("embedding").to(dtype)
-        self._head = (
-            self._embedding if config.tied_embeddings else source.read("head").to(dtype)
-        )
+        self._head = self._embedding if config.tied_embeddings else source.read("head").to(dtype)
         self._final_norm = source.read("final_norm").to(dtype)
         self._layers: list[LayerWeights] = []
         for index in range(config.layers):
@@ -77,13 +75,12 @@ class LlamaModel:
 
     @torch.inference_mode()
     def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
-        """Logits `[logit_rows, vocabulary]` in fp32; writes the batch's keys and values to `cache`."""
+        """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
         cosines, sines = self._rotary.at(batch.positions)
         hidden = self._embedding[batch.token_ids]
         for index, layer in enumerate(self._layers):
             normed = self._norm(hidden, layer.attention_norm)
-            projected = self._project(layer, normed, cosines, sines)
-            queries, keys, values = projected
+            queries, keys, values = self._project(layer, normed, cosines, sines)
             cache.store(index, batch.slots, keys, values)
             seen = attend(queries, *cache.layer(index), batch.spans)
             hidden = hidden + linear(seen, layer.output)

@@ -164,7 +164,9 @@ class Scheduler:
             raise Unsupported("The prompt has no tokens; there is nothing to continue.")
         ids = request.prompt + request.delivered
         if min(ids) < 0 or max(ids) >= self._limits.vocabulary_size:
-            raise ProtocolError(f"token ids outside the vocabulary of {self._limits.vocabulary_size}")
+            raise ProtocolError(
+                f"token ids outside the vocabulary of {self._limits.vocabulary_size}"
+            )
         known = {r.request_id for r in self._waiting} | self._running.keys()
         if request.request_id in known:
             raise ProtocolError(f"request id {request.request_id!r} is in use")

@@ -12,17 +12,10 @@ from torch import Tensor
 from node.engine.base import EngineRequest, EngineStatistics, StepOutput
 from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
+from node.engine.errors import EngineFailed
 from node.engine.model import LlamaModel
 from node.engine.sampling import choose
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
-from protocols.errors import DslmError
-
-
-class EngineFailed(DslmError):
-    """The engine cannot go on, or was stopped. The text says what happened."""
-
-    code = "engine_failed"
-    retry = True
 
 
 @dataclass(frozen=True, slots=True)

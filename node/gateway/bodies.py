@@ -129,10 +129,15 @@ def decode_body(data: bytes, shape: type[BodyT]) -> BodyT:
 def _refuse_unsupported(fields: Mapping[object, object]) -> None:
     for name, neutral in _NEUTRAL.items():
         value = fields.get(name)
-        if value is not None and value not in neutral:
+        if value is not None and not _is_neutral(value, neutral):
             raise UnsupportedParameter(
                 f"{name!r} is not supported by this version of dslm. Please leave it out.", name
             )
+
+
+def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
+    """Whether `value` is one of `neutral`; to Python, though not to OpenAI, False equals 0."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
 
 
 def _invalid(complaint: str) -> BadRequest:

@@ -23,6 +23,7 @@ from protocols.errors import (
     Refused,
     TooLong,
     UnknownModel,
+    UnknownPeer,
     Unsupported,
     UserError,
 )
@@ -130,6 +131,7 @@ _STATUSES: tuple[tuple[type[DslmError], int], ...] = (
     (TooLong, 400),
     (Unsupported, 400),
     (UnknownModel, 404),
+    (UnknownPeer, 404),
     (UserError, 400),
     (Busy, 429),
     (DeadlineExceeded, 504),

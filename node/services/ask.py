@@ -51,6 +51,8 @@ class AskService:
             for name, model in models.items()
         }
         self.served = Served()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def admission(self, specialist: SpecialistId) -> Admission:
         """The counts of one of our models."""
@@ -66,6 +68,10 @@ class AskService:
         for admission in self._admission.values():
             admission.draining = True
 
+    async def wait_idle(self) -> None:
+        """Until no request is inside."""
+        await self._idle.wait()
+
     async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
         """The messages of one answer; see `coordinator.ports.Answerer`."""
         model = self._models.get(SpecialistId(ask.specialist))
@@ -76,6 +82,7 @@ class AskService:
         admission = self._admission[model.specialist]
         ahead = admission.enter()
         entered = self._clock.monotonic()
+        self._idle.clear()
         try:
             yield Accepted(len(prompt), model.context_length, model.model_digest)
             run = _Run(model, ask, prompt, max_tokens, ahead, self._clock)
@@ -86,6 +93,8 @@ class AskService:
             self.served.requests += 1
         finally:
             admission.leave(self._clock.monotonic() - entered)
+            if not self.inside:
+                self._idle.set()
 
 
 async def _next_within(generation: Generation, seconds: float) -> StepOutput | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import multiaddr  # type: ignore[import-not-found,unused-ignore]
 import trio  # type: ignore[import-not-found,unused-ignore]
 from libp2p import new_host  # type: ignore[import-not-found,unused-ignore]
+from libp2p.abc import INetStream  # type: ignore[import-not-found,unused-ignore]
 from libp2p.crypto.ed25519 import (  # type: ignore[import-not-found,unused-ignore]
     create_new_key_pair,
 )
@@ -61,7 +62,7 @@ class TrioThread:
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
 
-    async def run(self, ready: Callable[[], None]) -> None:
+    async def run(self, ready: Callable[[], object]) -> None:
         """The thread's main function, on trio: serve calls until `stop`."""
         async with trio.open_nursery() as nursery:
             self._token = trio.lowlevel.current_trio_token()
@@ -96,7 +97,7 @@ class TrioThread:
                 with scope:
                     value = await function(*arguments)
                     failure = None
-            except Exception as error:  # a task's top: it is raised again where the caller waits
+            except Exception as error:  # noqa: BLE001 - raised again where the caller waits
                 failure = error
             finally:
                 self._loop.call_soon_threadsafe(settle, value, failure)
@@ -114,7 +115,7 @@ class TrioThread:
         async def work() -> None:
             try:
                 await function()
-            except Exception as error:  # a task's top
+            except Exception as error:  # noqa: BLE001 - a task's top
                 _logger.debug("on trio: %s", error)
 
         try:
@@ -138,7 +139,7 @@ class TrioThread:
 class PyLibp2pStream:
     """One stream of py-libp2p, used from asyncio."""
 
-    def __init__(self, peer: PeerId, stream: Any, trio_thread: TrioThread) -> None:
+    def __init__(self, peer: PeerId, stream: INetStream, trio_thread: TrioThread) -> None:
         self._peer = peer
         self._stream = stream
         self._trio = trio_thread
@@ -229,7 +230,7 @@ class PyLibp2pTransport:
         def thread() -> None:
             try:
                 trio.run(main)
-            except BaseException as error:  # a thread's top: told to whoever waits
+            except BaseException as error:  # noqa: BLE001 - a thread's top: told to whoever waits
                 loop.call_soon_threadsafe(_settle, ready, error)
 
         self._thread = threading.Thread(target=thread, name="py-libp2p", daemon=True)
@@ -276,7 +277,7 @@ class PyLibp2pTransport:
         if not self._host.get_network().connections.get(remote):
             await self._connect_any(peer, addresses)
 
-        async def open_it(choices: list[str]) -> Any:
+        async def open_it(choices: list[str]) -> INetStream:
             return await self._host.new_stream(remote, choices)
 
         stream = await self._reach(open_it, [protocol], OPEN_SECONDS, f"{protocol} at {peer}")
@@ -323,7 +324,7 @@ class PyLibp2pTransport:
             raise PeerUnreachable(f"no answer from {what} within {seconds:.0f} s") from None
         except DslmError:
             raise
-        except Exception as error:  # py-libp2p raises whatever its layers raise
+        except Exception as error:
             raise PeerUnreachable(f"cannot reach {what}: {str(error)[:300]}") from error
 
 

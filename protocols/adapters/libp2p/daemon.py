@@ -18,6 +18,7 @@ from pathlib import Path
 
 import hivemind.hivemind_cli
 from hivemind.p2p import P2P
+from hivemind.p2p.p2p_daemon_bindings.control import DaemonConnector
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
@@ -121,6 +122,11 @@ class Daemon:
     def pid(self) -> int:
         """The daemon's process id."""
         return self._process.pid
+
+    @property
+    def connector(self) -> DaemonConnector:
+        """How to open a connection for one request to the daemon."""
+        return self.p2p._client.control.daemon_connector
 
     def is_dead(self) -> bool:
         """Whether the daemon is gone, known without waiting."""

@@ -239,7 +239,8 @@ class GuardedP2P:
     ) -> Message:
         """The checked answer of a peer."""
         if isinstance(request, dht_pb2.StoreRequest):
-            return await self._call_store(peer_id, name, request)
+            stored: Message = await self._call_store(peer_id, name, request)
+            return stored
         response: dht_pb2.FindResponse = await self._call(
             peer_id, name, request, output_protobuf_type
         )
@@ -247,7 +248,8 @@ class GuardedP2P:
             clean_find_response(response, peer_id, len(request.keys), self._clock.now())
         else:
             _clean_node_info(response, peer_id)
-        return response  # type: ignore[no-any-return]  # hivemind has no types
+        checked: Message = response
+        return checked
 
     async def _call_store(
         self, peer: PeerID, name: str, request: dht_pb2.StoreRequest

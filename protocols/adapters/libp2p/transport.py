@@ -16,6 +16,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from protocols import limits
 from protocols.adapters.libp2p.address import DialAddress, parse_address
+from protocols.adapters.libp2p.control import dial, open_stream
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.stream import Libp2pStream
 from protocols.errors import PeerUnreachable, ProtocolError, TransportDown, UserError
@@ -77,14 +78,14 @@ class Libp2pTransport:
         if peer == self._peer_id:
             raise PeerUnreachable("a peer does not dial itself")
         remote = _hivemind_id(peer)
-        info, reader, writer = await _ask_daemon(
+        answered, reader, writer = await _ask_daemon(
             daemon,
-            lambda: daemon.p2p.call_binary_stream_handler(remote, protocol),
+            lambda: open_stream(daemon.connector, remote, protocol),
             OPEN_SECONDS,
             f"{protocol} at {peer}",
         )
         stream = Libp2pStream(peer, reader, writer, daemon)
-        if info.peer_id != remote:
+        if answered != remote:
             stream.abort()
             raise PeerUnreachable(f"another peer than {peer} answered")
         return stream
@@ -127,7 +128,7 @@ class Libp2pTransport:
         remote = _hivemind_id(peer)
         await _ask_daemon(
             daemon,
-            lambda: daemon.p2p._client.connect(remote, where),  # P2P itself cannot dial
+            lambda: dial(daemon.connector, remote, where),
             DIAL_SECONDS,
             f"{peer} at {', '.join(str(address) for address in where)}",
         )

@@ -51,7 +51,7 @@ class MemoryNetwork:
     """
 
     def __init__(self, seed: int, clock: Clock, conditions: Conditions | None = None) -> None:
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._clock = clock
         self._conditions = conditions or Conditions()
         self._peers: dict[PeerId, MemoryTransport] = {}

@@ -55,7 +55,8 @@ class MemoryRecords:
         tables = await self._replicas.reach(self._me, key)
         stored = StoredValue(value, expires_at)
         now = self._clock.now()
-        return any([table.store(key, subkey, stored, now) for table in tables])
+        taken = [table.store(key, subkey, stored, now) for table in tables]
+        return any(taken)
 
     async def get(self, key: str) -> Mapping[str, StoredValue]:
         """See `protocols.ports.RecordStore`."""

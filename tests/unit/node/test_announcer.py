@@ -2,8 +2,10 @@
 
 from random import Random
 
+from coordinator.directory import Directory
 from node.announcer import LIFETIME_SECONDS, Announcer, Offer
 from protocols.errors import TransportDown
+from protocols.ids import SwarmId
 from protocols.records import CapabilityCard, IndexRecord, NodeRecord, believe
 from protocols.signing import Identity
 
@@ -59,7 +61,8 @@ def offer() -> Offer:
 
 
 def announcer(table: Table, clock: Frozen) -> Announcer:
-    return Announcer(IDENTITY, table, clock, Random(0), offer)  # type: ignore[arg-type]
+    directory = Directory(SwarmId("lab"), ME)
+    return Announcer(IDENTITY, table, directory, clock, Random(0), offer)  # type: ignore[arg-type]
 
 
 async def test_everything_published_is_believed_where_it_lies() -> None:
@@ -110,3 +113,12 @@ async def test_a_store_that_is_down_is_no_error_but_no_success() -> None:
     assert not await announcer(table, Frozen()).announce()
     table.down = False
     assert await announcer(table, Frozen()).announce()
+
+
+async def test_we_know_ourselves_even_when_nobody_can_be_told() -> None:
+    table, clock = Table(), Frozen()
+    table.down = True
+    directory = Directory(SwarmId("lab"), ME)
+    announcing = Announcer(IDENTITY, table, directory, clock, Random(0), offer)  # type: ignore[arg-type]
+    await announcing.announce()
+    assert directory.specialists(clock.wall) == ("law", "math")

@@ -1,0 +1,72 @@
+"""Exit codes: what a script can tell from how a command ended.
+
+Knows every error's code; must not print anything.
+"""
+
+from enum import IntEnum
+
+from protocols.errors import (
+    DeadlineExceeded,
+    DslmError,
+    NetworkError,
+    NoCapacity,
+    NotRunning,
+    UnknownModel,
+)
+
+
+class Exit(IntEnum):
+    """The meaning of each code; anything else does not occur."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    UNKNOWN = 4
+    """Unknown model or peer."""
+    NO_CAPACITY = 5
+    """No peer, or none that can answer, is reachable."""
+    REFUSED = 6
+    TIMED_OUT = 7
+    INTERRUPTED = 130
+
+
+_BY_KIND: tuple[tuple[type[DslmError], Exit], ...] = (
+    (NotRunning, Exit.NOT_RUNNING),
+    (UnknownModel, Exit.UNKNOWN),
+    (DeadlineExceeded, Exit.TIMED_OUT),
+    (NetworkError, Exit.NO_CAPACITY),
+    (NoCapacity, Exit.NO_CAPACITY),
+)
+_BY_CODE = {
+    "model_not_found": Exit.UNKNOWN,
+    "unknown_peer": Exit.UNKNOWN,
+    "peer_not_found": Exit.UNKNOWN,
+    "no_capacity": Exit.NO_CAPACITY,
+    "queue_full": Exit.NO_CAPACITY,
+    "draining": Exit.NO_CAPACITY,
+    "busy": Exit.NO_CAPACITY,
+    "network_error": Exit.NO_CAPACITY,
+    "peer_unreachable": Exit.NO_CAPACITY,
+    "peer_lost": Exit.NO_CAPACITY,
+    "transport_down": Exit.NO_CAPACITY,
+    "timeout": Exit.TIMED_OUT,
+    "deadline_exceeded": Exit.TIMED_OUT,
+    "invalid_api_key": Exit.REFUSED,
+    "forbidden": Exit.REFUSED,
+    "swarm_forbidden": Exit.REFUSED,
+    "not_running": Exit.NOT_RUNNING,
+}
+
+
+def exit_of_code(code: str) -> Exit:
+    """The exit code for the `code` of an error body of the API."""
+    return _BY_CODE.get(code, Exit.FAILED)
+
+
+def exit_of(error: DslmError) -> Exit:
+    """The exit code for an error, ours or one that the API told of."""
+    for kind, code in _BY_KIND:
+        if isinstance(error, kind):
+            return code
+    return exit_of_code(error.code)

@@ -1,0 +1,119 @@
+"""`dslm run`: one prompt, one answer.
+
+Knows pipes: the answer alone is on stdout; must not know how answers are made.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+from msgspec import UNSET, Struct
+
+from node.cli.answering import (
+    Answer,
+    ChatMessage,
+    ChatRequest,
+    Note,
+    Report,
+    Usage,
+    ask_streaming,
+    ask_whole,
+    closing_line,
+)
+from node.cli.output import show, show_json, show_piece, tell
+from node.cli.verb import Invocation, verb
+from node.state import SCHEMA_VERSION
+from protocols.errors import UserError
+
+EPILOG = """\b
+Examples:
+  dslm run auto "Why is the sky blue?"
+  dslm run smollm2 "Summarise this:" < report.txt
+  dslm run auto -s "Answer in French." --temperature 0 "What is a DHT?"
+  echo "2 + 2 =" | dslm run auto --json
+"""
+
+
+class RunResult(Struct, frozen=True):
+    """What `--json` prints."""
+
+    schema_version: int
+    answer: str
+    finish_reason: str
+    usage: Usage | None
+    dslm: Report
+
+
+@verb
+def run(  # noqa: PLR0913  (Typer reads the flags from the signature)
+    invocation: Invocation,
+    model: Annotated[str, typer.Argument(help="A specialist's id, or auto to have one chosen.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt; standard input is added to it.")] = "",
+    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Length of the answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest token.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeats a sampled answer.")] = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print it when it ends.")] = False,
+) -> None:
+    """Ask one question. The answer alone goes to stdout; -v tells who answered, and timings."""
+    messages = [ChatMessage("user", _with_input(prompt))]
+    if system:
+        messages.insert(0, ChatMessage("system", system))
+    request = ChatRequest(
+        model=model,
+        messages=messages,
+        max_tokens=UNSET if max_tokens is None else max_tokens,
+        temperature=UNSET if temperature is None else temperature,
+        seed=UNSET if seed is None else seed,
+    )
+    answer = _ask(invocation, request, stream=not (no_stream or invocation.json))
+    if invocation.json:
+        show_json(
+            RunResult(
+                SCHEMA_VERSION, answer.text, answer.finish_reason, answer.usage, answer.report
+            )
+        )
+    if answer.finish_reason == "length" and not invocation.quiet:
+        tell("(cut off at the most tokens allowed; --max-tokens asks for more)")
+    if invocation.verbose:
+        tell(closing_line(answer.report, {}))
+
+
+def show_note(note: Note) -> None:
+    """Tell the person who waits what is going on."""
+    match note.phase:
+        case "routed":
+            tell(f"[{note.specialist} at {note.peer}: {note.why}]")
+        case "queued":
+            tell(f"[waiting: {note.ahead} before this one]")
+        case "resumed":
+            tell(f"[carried on by {note.to_peer}]")
+        case _:
+            return
+
+
+def _ask(invocation: Invocation, request: ChatRequest, *, stream: bool) -> Answer:
+    client = invocation.client()
+    if not stream:
+        answer = ask_whole(client, request)
+        if not invocation.json:
+            show(answer.text)
+        return answer
+    on_note = show_note if invocation.verbose else _ignore
+    answer = ask_streaming(client, request, show_piece, on_note)
+    show("")
+    return answer
+
+
+def _ignore(note: Note) -> None:
+    """Notes are for those who asked for them."""
+
+
+def _with_input(prompt: str) -> str:
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+    text = "\n".join(part for part in (prompt, piped) if part.strip())
+    if not text:
+        raise UserError('there is nothing to ask: dslm run MODEL "PROMPT", or pipe a text in')
+    return text

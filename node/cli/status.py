@@ -1,0 +1,88 @@
+"""`dslm status`: what this node is doing, problems first.
+
+Knows how a node's state is told to people; must not know how it came about.
+"""
+
+from node.cli.output import short_peer, show, show_json, table_lines
+from node.cli.verb import Invocation, verb
+from node.quantities import format_duration, format_size
+from node.state import NodeState
+
+EPILOG = """\b
+Examples:
+  dslm status
+  dslm status --json
+  dslm status || dslm up
+"""
+_LOOPBACK = ("/ip4/127.", "/ip6/::1/")
+
+
+@verb
+def status(invocation: Invocation) -> None:
+    """Tell what this node is doing. Exits with 3 if it is not running."""
+    state = invocation.client().get("/api/v1/state", NodeState)
+    if invocation.json:
+        show_json(state)
+        return
+    for problem in problems(state):
+        show(f"# {problem}")
+    for line in describe(state):
+        show(line)
+
+
+def problems(state: NodeState) -> list[str]:
+    """What a person should know first."""
+    found = []
+    if state.network != "up":
+        found.append(f"network: {state.network}")
+    if state.draining:
+        found.append("on its way down: takes no new work")
+    if state.known_peers <= 1:
+        found.append("no other peer is known: `dslm join ADDRESS`, or invite one (below)")
+    if state.known_specialists == 0:
+        found.append("no specialist is known: nothing can be asked yet")
+    return found
+
+
+def describe(state: NodeState) -> list[str]:
+    """The node on a few lines."""
+    hosted = ", ".join(
+        f"{model.id} ({model.precision}, context {model.context_length}, {model.slots} slots)"
+        for model in state.hosted
+    )
+    rows = [
+        ("node", f"{state.name or short_peer(state.peer)}, dslm {state.software}, pid {state.pid}"),
+        ("up", f"{format_duration(state.uptime)}, swarm {state.swarm}"),
+        ("device", describe_device(state)),
+        ("hosting", hosted or "nothing"),
+        ("knows", f"{state.known_peers} peers, {state.known_specialists} specialists"),
+        ("served", f"{state.served_requests} requests, {state.served_tokens} tokens"),
+        ("router", "by sentence encoder" if state.encoder else "auto means the plain base"),
+        ("API", f"{state.api_url}/v1"),
+        ("web", f"{state.api_url}/"),
+        ("peer", state.peer),
+    ]
+    if state.addresses:
+        rows.append(("invite", invitation(state)))
+    return [f"  {line}" for line in table_lines(rows)]
+
+
+def describe_device(state: NodeState) -> str:
+    """The hardware that was found."""
+    device = state.device
+    kind = "CPU" if device.kind == "cpu" else "GPU"
+    return (
+        f"{kind}, {device.name}, {device.threads} threads, "
+        f"{format_size(device.memory_free)} of {format_size(device.memory_total)} memory free"
+    )
+
+
+def invitation(state: NodeState) -> str:
+    """The command that brings another machine into the swarm of this one.
+
+    An address that other machines can reach is preferred, if there is one.
+    """
+    ordered = sorted(state.addresses, key=lambda address: address.startswith(_LOOPBACK))
+    address = ordered[0]
+    whole = address if "/p2p/" in address else f"{address}/p2p/{state.peer}"
+    return f"dslm join {whole}"

@@ -1,0 +1,56 @@
+"""What a node loads before it goes on the network: its models and the sentence encoder.
+
+Knows settings, fetching and loading; must not know peers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from node.config import ModelConfig
+from node.hosting.encoder import MiniLmEncoder
+from node.hosting.fetch import default_encoder_paths, resolve
+from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from protocols.ids import SpecialistId
+
+_log = logging.getLogger(__name__)
+
+
+async def load_models(
+    settings: Sequence[ModelConfig], models_dir: Path, threads: int
+) -> Mapping[SpecialistId, HostedModel]:
+    """All models that the settings name, fetched if need be, running; by specialist id.
+
+    `UserError` with the cause and what to do when one cannot be had. Models loaded before are
+    closed then.
+    """
+    loaded: dict[SpecialistId, HostedModel] = {}
+    try:
+        for one in settings:
+            path = await asyncio.to_thread(resolve, one.path, models_dir)
+            spec = HostedSpec(
+                path=path,
+                specialist=SpecialistId(one.id),
+                precision=one.precision,
+                slots=one.slots,
+                context_length=one.context,
+                threads=threads,
+            )
+            model = await load_model(spec)
+            loaded[model.specialist] = model
+            _log.info("hosting %s from %s", model.specialist, path)
+    except BaseException:
+        for model in loaded.values():
+            await model.close()
+        raise
+    return loaded
+
+
+async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:
+    """The sentence encoder if it was fetched; without it, `auto` means the plain base."""
+    paths = default_encoder_paths(models_dir)
+    if not paths.exist:
+        _log.warning("no sentence encoder in %s: `auto` always means the plain base", models_dir)
+        return None
+    return await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)

@@ -1,0 +1,74 @@
+"""What this node says about itself to other peers: records to announce, replies to `info`.
+
+Knows the facts and the live load; must not know how they are sent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node.announcer import Offer
+from node.services.ask import AskService
+from protocols import limits, versions
+from protocols.ids import PeerId, SpecialistId, SwarmId
+from protocols.messages.info import InfoReply, Load
+from protocols.ports import Clock, Transport
+from protocols.records import CapabilityCard, NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One node's. `announced` are addresses to tell others beside those that the transport sees."""
+
+    name: str
+    swarm: SwarmId
+    cards: Sequence[CapabilityCard]
+    announced: tuple[str, ...]
+    transport: Transport
+    service: AskService
+    clock: Clock
+
+    @property
+    def peer(self) -> PeerId:
+        """Who we are."""
+        return self.transport.peer_id
+
+    @property
+    def specialists(self) -> tuple[SpecialistId, ...]:
+        """What we host."""
+        return tuple(SpecialistId(card.specialist) for card in self.cards)
+
+    def offer(self) -> Offer:
+        """What to announce now."""
+        addresses = (*self.announced, *self.transport.addresses())
+        node = NodeRecord(
+            peer=self.peer,
+            swarm=self.swarm,
+            sequence=0,
+            expires_at=0.0,
+            addresses=tuple(dict.fromkeys(addresses))[: limits.ADDRESSES_MAX],
+            software=versions.SOFTWARE,
+            protocols=versions.ALL,
+            specialists=self.specialists,
+            name=self.name,
+        )
+        return Offer(node, self.cards)
+
+    def info(self, nonce: int) -> InfoReply:
+        """The reply to an info request."""
+        admissions = [self.service.admission(name) for name in self.specialists]
+        return InfoReply(
+            nonce=nonce,
+            software=versions.SOFTWARE,
+            swarm=self.swarm,
+            protocols=versions.ALL,
+            specialists=self.specialists,
+            load=Load(
+                running=sum(one.running for one in admissions),
+                waiting=sum(one.waiting for one in admissions),
+                slots=sum(one.slots for one in admissions),
+                waiting_slots=sum(one.waiting_slots for one in admissions),
+            ),
+            clock=self.clock.now(),
+            draining=any(one.draining for one in admissions),
+            name=self.name,
+        )
