@@ -116,7 +116,7 @@ def ask_streaming(
     client: Client,
     request: ChatRequest,
     on_text: Callable[[str], None],
-    on_note: Callable[[Note], None] = lambda note: None,
+    on_note: Callable[[Note], None] | None = None,
 ) -> Answer:
     """The answer, each piece handed to `on_text` as it comes; errors as of `Client.get`.
 
@@ -126,7 +126,7 @@ def ask_streaming(
     reason, report = "", Report()
     streaming = msgspec.structs.replace(request, stream=True)
     for line in client.lines("/v1/chat/completions", streaming):
-        if line.startswith(_NOTE):
+        if on_note is not None and line.startswith(_NOTE):
             on_note(msgspec.json.decode(line[len(_NOTE) :], type=Note))
         if not line.startswith(_DATA) or line == _DATA + _DONE:
             continue

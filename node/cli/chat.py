@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from node.cli.answering import ChatMessage, ChatRequest, ask_streaming, closing_line
-from node.cli.client import Client
+from node.cli.client import ApiError, Client
 from node.cli.output import show, show_piece, tell
 from node.cli.verb import Invocation, verb
 from node.state import SpecialistsState
@@ -70,19 +70,24 @@ class Conversation:
         messages = [ChatMessage("system", self.system)] if self.system else []
         messages += [*self.turns, ChatMessage("user", text)]
         pieces: list[str] = []
+
+        def hear(piece: str) -> None:
+            pieces.append(piece)
+            show_piece(piece)
+
         try:
             answer = ask_streaming(
                 self.client,
                 ChatRequest(model=self.model, messages=messages),
-                lambda piece: (pieces.append(piece), show_piece(piece))[1],
+                hear,
             )
         except KeyboardInterrupt:
             tell("\n(stopped)")
         except NotRunning:
             raise
         except DslmError as error:
-            tell(f"{'\n' if pieces else ''}error: {error}")
-            if error.code == "context_length_exceeded":
+            tell(("\n" if pieces else "") + f"error: {error}")
+            if isinstance(error, ApiError) and error.api_code == "context_length_exceeded":
                 tell("/clear forgets the conversation and makes room")
             return
         else:
@@ -122,7 +127,7 @@ def chat(
     conversation = Conversation(client, model, system, is_verbose=invocation.verbose > 0)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        import readline  # noqa: F401, PLC0415  (its import gives `input` editing and history)
+        import readline  # noqa: F401  (its import gives `input` editing and history)
 
         tell(f"chatting with {model}; /help lists commands, Ctrl-D ends")
     while (line := _read(is_terminal)) is not None:

@@ -36,11 +36,13 @@ class ErrorBody(Struct, frozen=True):
 
 
 class ApiError(DslmError):
-    """The node understood and refused, or failed. `code` is that of the error body."""
+    """The node understood and refused, or failed. `api_code` is that of the error body."""
+
+    code = "api_error"
 
     def __init__(self, detail: ErrorDetail) -> None:
         super().__init__(detail.message)
-        self.code = detail.code or "error"  # type: ignore[misc]  (one value for each instance)
+        self.api_code = detail.code or self.code
 
 
 class Client:

@@ -5,6 +5,7 @@ Knows every error's code; must not print anything.
 
 from enum import IntEnum
 
+from node.cli.client import ApiError
 from protocols.errors import (
     DeadlineExceeded,
     DslmError,
@@ -12,6 +13,8 @@ from protocols.errors import (
     NoCapacity,
     NotRunning,
     UnknownModel,
+    UnknownPeer,
+    UserError,
 )
 
 
@@ -31,16 +34,23 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class UsageError(UserError):
+    """The command line makes no sense."""
+
+    code = "usage"
+
+
 _BY_KIND: tuple[tuple[type[DslmError], Exit], ...] = (
+    (UsageError, Exit.USAGE),
     (NotRunning, Exit.NOT_RUNNING),
     (UnknownModel, Exit.UNKNOWN),
+    (UnknownPeer, Exit.UNKNOWN),
     (DeadlineExceeded, Exit.TIMED_OUT),
     (NetworkError, Exit.NO_CAPACITY),
     (NoCapacity, Exit.NO_CAPACITY),
 )
 _BY_CODE = {
     "model_not_found": Exit.UNKNOWN,
-    "unknown_peer": Exit.UNKNOWN,
     "peer_not_found": Exit.UNKNOWN,
     "no_capacity": Exit.NO_CAPACITY,
     "queue_full": Exit.NO_CAPACITY,
@@ -59,14 +69,11 @@ _BY_CODE = {
 }
 
 
-def exit_of_code(code: str) -> Exit:
-    """The exit code for the `code` of an error body of the API."""
-    return _BY_CODE.get(code, Exit.FAILED)
-
-
 def exit_of(error: DslmError) -> Exit:
     """The exit code for an error, ours or one that the API told of."""
     for kind, code in _BY_KIND:
         if isinstance(error, kind):
             return code
-    return exit_of_code(error.code)
+    if isinstance(error, ApiError):
+        return _BY_CODE.get(error.api_code, Exit.FAILED)
+    return Exit.FAILED

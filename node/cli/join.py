@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from node.cli.client import Client
-from node.cli.exits import Exit
+from node.cli.exits import Exit, UsageError
 from node.cli.output import show_json, tell
 from node.cli.verb import Invocation, verb
 from node.state import JoinReport
-from protocols.errors import UserError
 
 EPILOG = """\b
 Examples:
@@ -43,9 +42,9 @@ def join(
 
 
 def require_address(address: str) -> None:
-    """`UserError` unless `address` has the form of a peer's address."""
+    """`UsageError` unless `address` has the form of a peer's address."""
     if not _ADDRESS.fullmatch(address):
-        raise UserError(
+        raise UsageError(
             f"{address!r} is no peer address: it looks like /ip4/192.0.2.7/tcp/7779/p2p/12D3Koo... "
             "and `dslm status` prints it on the other machine"
         )

@@ -70,8 +70,8 @@ class Bars:
 
 
 def _make_progress(*, in_bytes: bool) -> "Progress":
-    from rich.console import Console  # noqa: PLC0415  (0.1 s that most commands do not need)
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         DownloadColumn,
         MofNCompleteColumn,

@@ -20,10 +20,10 @@ from node.cli.answering import (
     ask_whole,
     closing_line,
 )
+from node.cli.exits import UsageError
 from node.cli.output import show, show_json, show_piece, tell
 from node.cli.verb import Invocation, verb
 from node.state import SCHEMA_VERSION
-from protocols.errors import UserError
 
 EPILOG = """\b
 Examples:
@@ -45,7 +45,7 @@ class RunResult(Struct, frozen=True):
 
 
 @verb
-def run(  # noqa: PLR0913  (Typer reads the flags from the signature)
+def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     invocation: Invocation,
     model: Annotated[str, typer.Argument(help="A specialist's id, or auto to have one chosen.")],
     prompt: Annotated[str, typer.Argument(help="The prompt; standard input is added to it.")] = "",
@@ -101,19 +101,15 @@ def _ask(invocation: Invocation, request: ChatRequest, *, stream: bool) -> Answe
         if not invocation.json:
             show(answer.text)
         return answer
-    on_note = show_note if invocation.verbose else _ignore
+    on_note = show_note if invocation.verbose else None
     answer = ask_streaming(client, request, show_piece, on_note)
     show("")
     return answer
-
-
-def _ignore(note: Note) -> None:
-    """Notes are for those who asked for them."""
 
 
 def _with_input(prompt: str) -> str:
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
     text = "\n".join(part for part in (prompt, piped) if part.strip())
     if not text:
-        raise UserError('there is nothing to ask: dslm run MODEL "PROMPT", or pipe a text in')
+        raise UsageError('there is nothing to ask: dslm run MODEL "PROMPT", or pipe a text in')
     return text

@@ -8,15 +8,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Concatenate, ParamSpec, get_type_hints
+from typing import Annotated, get_type_hints
 
 import typer
 
 from node.cli.client import CONNECT_AND_READ_SECONDS, Client
 from node.config_reader import LoadedConfig, Overrides, load_process_config
 from node.process import find
-
-Parameters = ParamSpec("Parameters")
 
 _HOME = Annotated[Path | None, typer.Option(help="Folder for everything. [env: DSLM_HOME]")]
 _CONFIG = Annotated[Path | None, typer.Option(help="Configuration file. [env: DSLM_CONFIG]")]
@@ -62,7 +60,7 @@ class Invocation:
         return Client(running.api_url if running else loaded.config.api.url, timeout)
 
 
-def verb(function: Callable[Concatenate[Invocation, Parameters], None]) -> Callable[..., None]:
+def verb(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as Typer can register it: its `Invocation` is filled from the common flags."""
     hints = get_type_hints(function, include_extras=True)
     first, *own = inspect.signature(function).parameters.values()
@@ -73,7 +71,7 @@ def verb(function: Callable[Concatenate[Invocation, Parameters], None]) -> Calla
     def command(*arguments: object, **values: object) -> None:
         given = {name: values.pop(name) for name in common}
         invocation = _invocation(given)
-        function(invocation, *arguments, **values)  # type: ignore[arg-type]  (Typer checked them)
+        function(invocation, *arguments, **values)
 
     extra = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
@@ -82,7 +80,7 @@ def verb(function: Callable[Concatenate[Invocation, Parameters], None]) -> Calla
     command.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
     del hints[first.name]
     command.__annotations__ = hints | {name: kind for name, (kind, _) in common.items()}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     return command
 
 

@@ -34,6 +34,8 @@ class ScriptedAnswers:
         self.script = script
         self.asked: list[AnswerRequest] = []
         self.open = 0
+        self.begun = asyncio.Event()
+        """Set when the first answer has begun."""
         self.cut = asyncio.Event()
         """Set when an answer was closed before its end."""
 
@@ -41,6 +43,7 @@ class ScriptedAnswers:
         """The script's events."""
         self.asked.append(request)
         self.open += 1
+        self.begun.set()
         is_whole = False
         try:
             async with aclosing(self.script(request)) as events:

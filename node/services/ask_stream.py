@@ -10,13 +10,16 @@ from contextlib import aclosing
 from coordinator.ports import Answerer
 from protocols.ask import ServerAsk, refusal_of
 from protocols.channel import Channel
-from protocols.errors import DslmError, PeerLost, ProtocolError
+from protocols.errors import DslmError, PeerLost, ProtocolError, TransportDown
 from protocols.messages.ask import Ask, Cancel, ClientMessage
 from protocols.ports import Stream
 
 FIRST_MESSAGE_SECONDS = 5.0
 SEND_SECONDS = 30.0
 """How long a client may take to accept a message before its answer is dropped."""
+
+STREAM_BROKEN = (PeerLost, TransportDown)
+"""Nobody is there to be told anything."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ class AskStream:
             ask = protocol.receive(message)
             if isinstance(ask, Ask):
                 await self._answer_until_gone(channel, protocol, ask)
-        except (TimeoutError, PeerLost):
+        except (TimeoutError, *STREAM_BROKEN):
             stream.abort()
         except ProtocolError as error:
             _log.info("peer %s broke the ask protocol: %s", stream.peer[:12], error)
@@ -59,7 +62,7 @@ class AskStream:
                 watcher.cancel()
         except* _ClientGone:
             channel.stream.abort()
-        except* (TimeoutError, PeerLost):
+        except* (TimeoutError, *STREAM_BROKEN):
             channel.stream.abort()
         except* ProtocolError as group:
             _log.info("peer %s broke the ask protocol: %s", channel.stream.peer[:12], group)
@@ -70,7 +73,7 @@ class AskStream:
             async with aclosing(self._service.answer(ask)) as messages:
                 async for message in messages:
                     await _send_in_time(channel, message)
-        except PeerLost:
+        except STREAM_BROKEN:
             raise
         except DslmError as error:
             _log.info("refused %s of %s: %s", ask.request_id, channel.stream.peer[:12], error.code)

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from protocols.channel import Channel
-from protocols.errors import PeerLost, ProtocolError
+from protocols.errors import PeerLost, ProtocolError, TransportDown
 from protocols.messages.info import InfoReply, InfoRequest
 from protocols.ports import Stream
 
@@ -33,5 +33,5 @@ class InfoStream:
                     return
                 async with asyncio.timeout(IDLE_SECONDS):
                     await channel.send(self._describe(request.nonce))
-        except (TimeoutError, PeerLost, ProtocolError):
+        except (TimeoutError, PeerLost, ProtocolError, TransportDown):
             stream.abort()

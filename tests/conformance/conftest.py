@@ -1,16 +1,15 @@
 """Pairs of peers to run the conformance suite over, one pair per implementation of the ports."""
 
-import asyncio
 import contextlib
 import importlib.util
 import os
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,8 +17,13 @@ from protocols.adapters.clock import SystemClock
 from protocols.ports import Clock, RecordStore, Transport
 from protocols.signing import Identity
 
+if TYPE_CHECKING:
+    from protocols.adapters.libp2p.network import Libp2pNetwork
+
 ONLY_PYLIBP2P = "DSLM_CONFORMANCE_PYLIBP2P"
-"""Set in the process in which py-libp2p is tested: hivemind may not be imported there."""
+"""Holds the address of a `peer_process` in the process in which py-libp2p is tested.
+
+hivemind may not be imported there."""
 
 HERE = Path(__file__).parent
 
@@ -74,7 +78,7 @@ async def libp2p_pair(behaviours: ModuleType) -> AsyncIterator[Pair]:
 
 
 @asynccontextmanager
-async def libp2p_networks(count: int) -> AsyncIterator[tuple]:
+async def libp2p_networks(count: int) -> AsyncIterator["tuple[Libp2pNetwork, ...]"]:
     from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
 
     async with contextlib.AsyncExitStack() as stack:
@@ -90,32 +94,8 @@ async def libp2p_networks(count: int) -> AsyncIterator[tuple]:
 async def pylibp2p_pair(_behaviours: ModuleType) -> AsyncIterator[Pair]:
     from protocols.adapters.pylibp2p import PyLibp2pTransport
 
-    async with peer_process() as address, PyLibp2pTransport(Identity.generate()) as client:
-        yield Pair(client, None, address)
-
-
-@asynccontextmanager
-async def peer_process() -> AsyncIterator[str]:
-    """A libp2p peer that serves all behaviours in a process of its own; its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-W",
-            "ignore",
-            str(HERE / "peer_process.py"),
-            folder,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=HERE.parent.parent,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield (await process.stdout.readline()).decode().strip()
-        finally:
-            process.stdin.close()
-            await process.wait()
+    async with PyLibp2pTransport(Identity.generate()) as client:
+        yield Pair(client, None, os.environ[ONLY_PYLIBP2P])
 
 
 if os.environ.get(ONLY_PYLIBP2P):

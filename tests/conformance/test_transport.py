@@ -16,14 +16,15 @@ from protocols.ports import Stream
 from protocols.signing import Identity
 
 if TYPE_CHECKING:
-    from conftest import Pair
+    from tests.conformance.conftest import Pair
 
 MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
 async def server(pair: "Pair") -> PeerId:
-    return await pair.client.connect(pair.address)
+    peer: PeerId = await pair.client.connect(pair.address)
+    return peer
 
 
 async def receive_exactly(stream: Stream, count: int) -> bytes:
@@ -49,34 +50,38 @@ async def exchange(stream: Stream, data: bytes) -> bytes:
     return answer.result()
 
 
-async def test_connect_tells_who_answered(pair: "Pair"):
+async def test_connect_tells_who_answered(pair: "Pair") -> None:
     expected = pair.address.rpartition("/p2p/")[2]
     assert await pair.client.connect(pair.address) == expected
 
 
 async def test_both_ends_know_each_other_by_handshake(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.WHO)
     assert stream.peer == server
     assert await receive_all(stream) == pair.client.peer_id.encode()
     await stream.close()
 
 
-async def test_echo_small(pair: "Pair", server: PeerId, behaviours: ModuleType):
+async def test_echo_small(pair: "Pair", server: PeerId, behaviours: ModuleType) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     assert await exchange(stream, b"x") == b"x"
     await stream.close()
 
 
-async def test_echo_of_a_mebibyte_is_exact(pair: "Pair", server: PeerId, behaviours: ModuleType):
+async def test_echo_of_a_mebibyte_is_exact(
+    pair: "Pair", server: PeerId, behaviours: ModuleType
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     data = b"".join(number.to_bytes(4, "big") for number in range(MEBIBYTE // 4))
     assert await exchange(stream, data) == data
     await stream.close()
 
 
-async def test_many_pieces_arrive_whole(pair: "Pair", server: PeerId, behaviours: ModuleType):
+async def test_many_pieces_arrive_whole(
+    pair: "Pair", server: PeerId, behaviours: ModuleType
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.COUNT)
     for _ in range(200):
         await stream.send(b"x" * 997)
@@ -87,7 +92,7 @@ async def test_many_pieces_arrive_whole(pair: "Pair", server: PeerId, behaviours
 
 async def test_what_was_sent_before_an_orderly_end_arrives_in_order(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.PARTING)
     await stream.send(b"?")
     lines = (await receive_all(stream)).decode().splitlines()
@@ -98,7 +103,7 @@ async def test_what_was_sent_before_an_orderly_end_arrives_in_order(
 
 async def test_receive_gives_at_most_what_was_asked(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     await stream.send(b"0123456789")
     assert await stream.receive(1) == b"0"
@@ -106,19 +111,21 @@ async def test_receive_gives_at_most_what_was_asked(
     await stream.close()
 
 
-async def test_opening_dials_the_addresses_given(pair: "Pair", behaviours: ModuleType):
+async def test_opening_dials_the_addresses_given(pair: "Pair", behaviours: ModuleType) -> None:
     server = parse_peer_id(pair.address.rpartition("/p2p/")[2])
     stream = await pair.client.open_stream(server, behaviours.ECHO, [pair.address])
     assert await exchange(stream, b"hello") == b"hello"
     await stream.close()
 
 
-async def test_an_unknown_protocol_is_unreachable(pair: "Pair", server: PeerId):
+async def test_an_unknown_protocol_is_unreachable(pair: "Pair", server: PeerId) -> None:
     with pytest.raises(PeerUnreachable):
         await pair.client.open_stream(server, "/conformance/nobody-serves-this/1")
 
 
-async def test_an_unknown_peer_is_unreachable(pair: "Pair", server: PeerId, behaviours: ModuleType):
+async def test_an_unknown_peer_is_unreachable(
+    pair: "Pair", server: PeerId, behaviours: ModuleType
+) -> None:
     stranger = Identity.generate().peer_id
     assert stranger != server
     async with asyncio.timeout(8):
@@ -126,7 +133,7 @@ async def test_an_unknown_peer_is_unreachable(pair: "Pair", server: PeerId, beha
             await pair.client.open_stream(stranger, behaviours.ECHO)
 
 
-async def test_an_address_where_another_peer_answers_is_unreachable(pair: "Pair"):
+async def test_an_address_where_another_peer_answers_is_unreachable(pair: "Pair") -> None:
     where = pair.address.rpartition("/p2p/")[0]
     async with asyncio.timeout(8):
         with pytest.raises(DslmError):
@@ -134,14 +141,14 @@ async def test_an_address_where_another_peer_answers_is_unreachable(pair: "Pair"
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "/ip4/127.0.0.1/tcp/1", "/p2p/12D3KooWx"])
-async def test_a_text_that_is_no_address_is_refused(pair: "Pair", text: str):
+async def test_a_text_that_is_no_address_is_refused(pair: "Pair", text: str) -> None:
     with pytest.raises(DslmError):
         await pair.client.connect(text)
 
 
 async def test_a_failing_handler_ends_its_stream_and_no_other(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     other = await pair.client.open_stream(server, behaviours.ECHO)
     stream = await pair.client.open_stream(server, behaviours.FAIL)
     await stream.send(b"?")
@@ -152,7 +159,7 @@ async def test_a_failing_handler_ends_its_stream_and_no_other(
     assert await exchange(await pair.client.open_stream(server, behaviours.ECHO), b"new ones too")
 
 
-async def test_streams_do_not_mix(pair: "Pair", server: PeerId, behaviours: ModuleType):
+async def test_streams_do_not_mix(pair: "Pair", server: PeerId, behaviours: ModuleType) -> None:
     async def talk(number: int) -> None:
         stream = await pair.client.open_stream(server, behaviours.ECHO)
         for turn in range(10):
@@ -167,7 +174,7 @@ async def test_streams_do_not_mix(pair: "Pair", server: PeerId, behaviours: Modu
 
 async def test_a_closed_stream_is_of_no_more_use(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     await stream.close()
     await stream.close()
@@ -179,7 +186,7 @@ async def test_a_closed_stream_is_of_no_more_use(
 
 async def test_an_aborted_stream_is_of_no_more_use(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     stream.abort()
     stream.abort()
@@ -190,7 +197,7 @@ async def test_an_aborted_stream_is_of_no_more_use(
 
 async def test_cancelling_a_receive_harms_nothing(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -201,7 +208,7 @@ async def test_cancelling_a_receive_harms_nothing(
 
 async def test_frames_of_the_ask_protocol_pass(
     pair: "Pair", server: PeerId, behaviours: ModuleType
-):
+) -> None:
     stream = await pair.client.open_stream(server, behaviours.ECHO)
     ask = Ask("r1", 0, "base", Text("hello"), AskSampling(), 5, 10.0)
     decoder: FrameDecoder[ClientMessage] = FrameDecoder(ClientMessage)
@@ -214,7 +221,7 @@ async def test_frames_of_the_ask_protocol_pass(
     await stream.close()
 
 
-async def test_the_transport_closes_twice(pair: "Pair", behaviours: ModuleType):
+async def test_the_transport_closes_twice(pair: "Pair", behaviours: ModuleType) -> None:
     await pair.client.close()
     await pair.client.close()
     with pytest.raises(DslmError):
@@ -232,7 +239,7 @@ class TestServing:
             pytest.skip("a client-only transport does not serve")
         return pair
 
-    async def test_addresses_end_in_our_peer_id(self, serving: "Pair"):
+    async def test_addresses_end_in_our_peer_id(self, serving: "Pair") -> None:
         assert serving.server is not None
         assert serving.server.addresses()
         for address in serving.server.addresses():
@@ -240,7 +247,7 @@ class TestServing:
 
     async def test_the_handler_sees_the_end_of_an_aborted_stream(
         self, serving: "Pair", server: PeerId
-    ):
+    ) -> None:
         assert serving.server is not None
         ended = asyncio.Event()
 
@@ -261,7 +268,7 @@ class TestServing:
 
     async def test_data_sent_before_close_reaches_the_handler(
         self, serving: "Pair", server: PeerId
-    ):
+    ) -> None:
         assert serving.server is not None
         seen: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -275,7 +282,7 @@ class TestServing:
         async with asyncio.timeout(5):
             assert await seen.get() == b"y" * 300_000
 
-    async def test_the_server_can_open_a_stream_back(self, serving: "Pair", server: PeerId):
+    async def test_the_server_can_open_a_stream_back(self, serving: "Pair", server: PeerId) -> None:
         assert serving.server is not None
 
         async def greet(stream: Stream) -> None:
@@ -288,7 +295,7 @@ class TestServing:
         assert await receive_all(stream) == b"hello"
         assert server == serving.server.peer_id
 
-    async def test_a_slow_reader_holds_the_sender_up(self, serving: "Pair", server: PeerId):
+    async def test_a_slow_reader_holds_the_sender_up(self, serving: "Pair", server: PeerId) -> None:
         assert serving.server is not None
         go_on = asyncio.Event()
 

@@ -162,8 +162,7 @@ class Daemon:
     async def stop(self) -> None:
         """End the daemon and everything attached to it; harmless when it is dead already."""
         self.fail_pending()
-        if self.p2p is not None:
-            await self.p2p.shutdown()
+        await self._detach()
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
         try:
@@ -184,6 +183,15 @@ class Daemon:
                 return
             await asyncio.sleep(_LISTENER_POLL_SECONDS)
         raise TransportDown(f"cannot listen on {self.listener}")
+
+    async def _detach(self) -> None:
+        """Let hivemind go, and wait until its tasks have closed their sockets."""
+        if self.p2p is None:
+            return
+        control = self.p2p._client.control
+        tasks = [control._read_task, control._write_task, self.p2p._listen_task]
+        await self.p2p.shutdown()
+        await asyncio.wait([task for task in tasks if task is not None])
 
     async def refresh_addresses(self) -> None:
         """Ask the daemon where it can be dialled now."""

@@ -1,0 +1,78 @@
+"""The `dslm` command: its verbs, and how every error becomes one line and an exit code.
+
+Knows all verbs; must not know what they do.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+
+import typer
+
+from node.cli import (
+    chat,
+    config,
+    doctor,
+    down,
+    join,
+    logs,
+    ls,
+    peers,
+    ping,
+    ps,
+    pull,
+    run,
+    serve,
+    status,
+    up,
+    version,
+)
+from node.cli.exits import Exit, exit_of
+from node.cli.output import tell
+from protocols.errors import DslmError
+
+_VERBS: Sequence[ModuleType] = (
+    *(up, down, status, join, chat, run, ls, ps, peers, ping),
+    *(pull, serve, logs, doctor, version),
+)
+
+
+def make_app() -> typer.Typer:
+    """All verbs, in the order in which help shows them."""
+    app = typer.Typer(
+        name="dslm",
+        help="A peer-to-peer network of specialised small language models.",
+        epilog="\b\nStart with:\n  dslm up\n  dslm chat",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for module in _VERBS:
+        name = module.__name__.rpartition(".")[2]
+        app.command(name, epilog=module.EPILOG)(getattr(module, name))
+    app.add_typer(config.app, name="config")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. `arguments` are those of this process by default."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        make_app()(args=None if arguments is None else list(arguments), prog_name="dslm")
+    except DslmError as error:
+        tell(f"error: {error}")
+        return exit_of(error)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # Else Python complains while it flushes at the end.
+        return Exit.FAILED
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else Exit.FAILED
+    return Exit.OK
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a signal handler)
+    """Leave through `finally` blocks, so that what this command started ends too."""
+    raise SystemExit(128 + number)
