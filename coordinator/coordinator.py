@@ -33,6 +33,8 @@ from protocols.ports import Clock, Transport
 from protocols.records import CapabilityCard
 
 PING_SECONDS = 5.0
+MEASURED_MAX = 1_024
+"""With more peers measured than this, those that are gone from the directory are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +154,18 @@ class Coordinator:
 
     def _cards(self, request: AnswerRequest) -> Sequence[CapabilityCard]:
         cards = self._parts.directory.cards(self._parts.clock.now())
-        if request.route is Route.LOCAL:
-            cards = tuple(card for card in cards if card.peer == self._parts.me)
-        if request.node is not None:
-            cards = tuple(card for card in cards if card.peer == request.node)
-        return cards
+        return [card for card in cards if self._may_ask(request, card)]
 
     def _replicas(
         self, request: AnswerRequest, specialist: SpecialistId
     ) -> Sequence[CapabilityCard]:
-        return [card for card in self._cards(request) if card.specialist == specialist]
+        replicas = self._parts.directory.replicas(specialist, self._parts.clock.now())
+        return [card for card in replicas if self._may_ask(request, card)]
+
+    def _may_ask(self, request: AnswerRequest, card: CapabilityCard) -> bool:
+        is_local = card.peer == self._parts.me
+        is_pinned = request.node is None or card.peer == request.node
+        return is_pinned and (is_local or request.route is Route.ANY)
 
     def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
         return Candidates(
@@ -172,6 +176,8 @@ class Coordinator:
         )
 
     def _forget_strangers(self) -> None:
+        if self.measurements.size <= MEASURED_MAX:
+            return
         now = self._parts.clock.now()
         known = [PeerId(node.peer) for node in self._parts.directory.nodes(now)]
         self.measurements.keep_only([self._parts.me, *known])

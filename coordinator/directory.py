@@ -19,8 +19,10 @@ from protocols.records import (
     IndexRecord,
     NodeRecord,
     Record,
+    card_key,
     check_place,
     check_time,
+    node_key,
 )
 
 PEERS_MAX = 4_096
@@ -112,17 +114,13 @@ class Directory:
 
     def node(self, peer: PeerId, now: float) -> NodeRecord | None:
         """The living node record of `peer`, if there is one."""
-        for record in self._alive_of(peer, now):
-            if isinstance(record, NodeRecord):
-                return record
-        return None
+        record = self._get(peer, node_key(self.swarm, peer), now)
+        return record if isinstance(record, NodeRecord) else None
 
     def card(self, peer: PeerId, specialist: SpecialistId, now: float) -> CapabilityCard | None:
         """The living card of `specialist` at `peer`, if there is one."""
-        for record in self._alive_of(peer, now):
-            if isinstance(record, CapabilityCard) and record.specialist == specialist:
-                return record
-        return None
+        record = self._get(peer, card_key(self.swarm, peer, specialist), now)
+        return record if isinstance(record, CapabilityCard) else None
 
     def cards(self, now: float) -> tuple[CapabilityCard, ...]:
         """All living cards, by specialist, then peer."""
@@ -131,7 +129,8 @@ class Directory:
 
     def replicas(self, specialist: SpecialistId, now: float) -> tuple[CapabilityCard, ...]:
         """The living cards of one specialist, by peer."""
-        return tuple(card for card in self.cards(now) if card.specialist == specialist)
+        found = (self.card(peer, specialist, now) for peer in self._peers)
+        return tuple(sorted((card for card in found if card), key=lambda card: card.peer))
 
     def specialists(self, now: float) -> tuple[SpecialistId, ...]:
         """The names of everything that can be asked, sorted."""
@@ -188,12 +187,13 @@ class Directory:
     def _distance(self, peer: PeerId) -> bytes:
         return hashlib.sha256(f"{self.me}/{peer}".encode()).digest()
 
-    def _alive(self, now: float) -> Iterator[Record]:
-        for peer in self._peers:
-            yield from self._alive_of(peer, now)
-
-    def _alive_of(self, peer: PeerId, now: float) -> Iterator[Record]:
+    def _get(self, peer: PeerId, key: str, now: float) -> Record | None:
         known = self._peers.get(peer)
-        for held in known.held.values() if known else ():
-            if held.record.expires_at > now:
-                yield held.record
+        held = known.held.get(key) if known else None
+        return held.record if held and held.record.expires_at > now else None
+
+    def _alive(self, now: float) -> Iterator[Record]:
+        for known in self._peers.values():
+            for held in known.held.values():
+                if held.record.expires_at > now:
+                    yield held.record

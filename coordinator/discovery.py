@@ -6,9 +6,8 @@ believed before the directory has checked it, and no failing lookup stops the ot
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from coordinator.directory import Directory
 from protocols.errors import DslmError, ProtocolError
@@ -40,6 +39,7 @@ class DiscoverySettings:
     """A record that lives no longer than this is looked up again."""
     lookup_timeout: float = 10.0
     lookups_at_once: int = 16
+    """Of one round or one targeted lookup."""
     peers_per_lookup: int = 512
     """Of a longer index, a random selection is followed."""
     targeted_pause: float = 3.0
@@ -80,7 +80,6 @@ class Discovery:
         self._clock = clock
         self._rng = rng
         self._settings = settings or DiscoverySettings()
-        self._gate = asyncio.Semaphore(self._settings.lookups_at_once)
         self._asked: dict[str, float] = {}
         self._running: dict[str, asyncio.Event] = {}
 
@@ -140,8 +139,15 @@ class Discovery:
         indexes = [entry for entry in entries if isinstance(entry, IndexRecord)]
         if len(indexes) > self._settings.peers_per_lookup:
             indexes = self._rng.sample(indexes, self._settings.peers_per_lookup)
-        keys = dict.fromkeys(key for index in indexes for key in self._keys_to_read(index))
-        await _all_of(self._read(key, tally) for key in keys)
+        keys = iter(dict.fromkeys(key for index in indexes for key in self._keys_to_read(index)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._settings.lookups_at_once):
+                group.create_task(self._read_all(keys, tally))
+
+    async def _read_all(self, keys: Iterator[str], tally: _Tally) -> None:
+        """One of several workers that share `keys`."""
+        for key in keys:
+            await self._read(key, tally)
 
     def _keys_to_read(self, index: IndexRecord) -> Iterable[str]:
         """The node record and the cards of an entry, but for those that we hold and that live."""
@@ -159,7 +165,7 @@ class Discovery:
         """The believable records under `key`; a store that fails counts as one that is empty."""
         tally.lookups += 1
         try:
-            async with self._gate, asyncio.timeout(self._settings.lookup_timeout):
+            async with asyncio.timeout(self._settings.lookup_timeout):
                 found = await self._records.get(key)
         except (DslmError, TimeoutError):
             tally.failed += 1
@@ -172,9 +178,3 @@ class Discovery:
             except ProtocolError:
                 continue  # counted by the directory; whoever wrote it harms only itself
         return records
-
-
-async def _all_of(works: Iterable[Coroutine[Any, Any, object]]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for work in works:
-            group.create_task(work)

@@ -155,6 +155,11 @@ class PeerMeasurements:
         wanted = set(peers)
         self._peers = {p: m for p, m in self._peers.items() if p in wanted or m.in_flight}
 
+    @property
+    def size(self) -> int:
+        """How many peers are remembered."""
+        return len(self._peers)
+
     def snapshot(self, peer: PeerId, now: float) -> PeerMeasurement:
         """What is known of `peer` at `now`."""
         known = self._peers.get(peer)

@@ -5,12 +5,12 @@ Knows where the command line starts; nothing else.
 
 import sys
 
+from node.cli import app
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from node.cli.app import main as run_command
-
-    sys.exit(run_command())
+    sys.exit(app.main())
 
 
 if __name__ == "__main__":

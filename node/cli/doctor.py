@@ -151,9 +151,9 @@ def _running(config: NodeConfig, running: RunningNode | None) -> Iterator[Check]
     yield Check("node", True, f"pid {running.pid} at {running.api_url}")
     network_fix = "`dslm logs` tells more; `dslm down && dslm up` starts afresh"
     yield Check("network", state.network == "up", state.network, network_fix)
-    peers_fix = "dslm join ADDRESS, with the address that `dslm status` prints on another machine"
-    others = state.known_peers - 1
-    yield Check("peers", others > 0, f"{max(0, others)} other peers known", peers_fix)
+    others = max(0, state.known_peers - 1)
+    alone = "" if others else "; `dslm join ADDRESS` enters the swarm of another machine"
+    yield Check("peers", True, f"{others} other peers known{alone}")
     ask_fix = "host one (dslm up --model smollm2) or join a swarm that does"
     known = state.known_specialists
     yield Check("specialists", known > 0, f"{known} specialists known", ask_fix)

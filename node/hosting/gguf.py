@@ -96,7 +96,7 @@ class _Header:
     """Reads from the start of the file to the start of the tensor data."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        self._data = memoryview(data)
+        self._data: memoryview = data.data
         self._offset = 0
         if self._take(4) != _MAGIC:
             raise ValueError("the first four bytes are not GGUF")

@@ -37,7 +37,6 @@ from protocols.records import (
     CapabilityCard,
     IndexRecord,
     NodeRecord,
-    card_key,
     domain_key,
     keys_of,
     seal,
@@ -49,8 +48,7 @@ from protocols.signing import Identity
 MessageT = TypeVar("MessageT")
 
 SWARM = SwarmId("sim")
-ANNOUNCE_EVERY = 20.0
-LIFETIME = 60.0
+ANNOUNCEMENTS_PER_LIFETIME = 3.0
 
 
 def token_at(prompt: str, seed: int, position: int) -> int:
@@ -81,6 +79,15 @@ class Speed:
     prefill: float = 0.1
     token: float = 0.03
     slots: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """What a node hosts, and how long (in seconds) its records live."""
+
+    hosted: tuple[str, ...]
+    lifetime: float = 60.0
+    speed: Speed = Speed()
 
 
 class FakeAnswerer:
@@ -126,14 +133,15 @@ class FakeNode:
         identity: Identity,
         peer: MemoryPeer,
         clock: Clock,
-        hosted: tuple[str, ...],
+        character: Character,
         seed: int,
         verifier: Verifier | None = None,
     ) -> None:
         self.identity = identity
         self.peer = peer
-        self.hosted = hosted
-        self.answerer = FakeAnswerer(hosted, Speed())
+        self.hosted = character.hosted
+        self.answerer = FakeAnswerer(character.hosted, character.speed)
+        self._lifetime = character.lifetime
         self.directory = Directory(SWARM, identity.peer_id, verifier)
         self.clock = clock
         self._rng = random.Random(f"{seed}/{identity.peer_id}")
@@ -163,17 +171,19 @@ class FakeNode:
             ready(self, tasks)
 
     async def _announce_for_ever(self) -> None:
+        pause = 5.0  # again soon: peers that joined meanwhile may stand nearer to our keys
         while True:
             try:
                 await self.announce()
             except DslmError:
                 return  # killed
-            await asyncio.sleep(ANNOUNCE_EVERY * self._rng.uniform(0.8, 1.2))
+            await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
+            pause = self._lifetime / ANNOUNCEMENTS_PER_LIFETIME
 
     async def announce(self) -> None:
         """Publish all records of this node once."""
         self._sequence += 1
-        me, expires = self.identity.peer_id, self.clock.now() + LIFETIME
+        me, expires = self.identity.peer_id, self.clock.now() + self._lifetime
         node = NodeRecord(
             peer=me,
             swarm=SWARM,

@@ -16,7 +16,7 @@ from protocols.errors import DslmError
 from protocols.ids import PeerId, RequestId
 from protocols.messages.ask import Sampling, Text
 from protocols.signing import Identity
-from tests.simulation.fake_node import FakeNode
+from tests.simulation.fake_node import Character, FakeNode
 
 BUDGET = 60.0
 ASKER_DIED = "the asking peer died"
@@ -31,15 +31,24 @@ class Plan:
     requests: int = 300
     deaths: int = 40
     frozen: int = 5
-    settle: float = 20.0
+    settle: float = 6.0
     """Requests begin after this time, and trouble with them."""
-    trouble: float = 40.0
+    trouble: float = 20.0
     """For this long requests begin, peers die, the network is cut."""
-    cuts: tuple[tuple[float, float], ...] = ((8.0, 10.0), (26.0, 3.0))
+    afterwards: float = 20.0
+    """How long the survivors live on when all requests have ended."""
+    lifetime: float = 120.0
+    """Of records."""
+    cuts: tuple[tuple[float, float], ...] = ((3.0, 8.0), (15.0, 3.0))
     """When the network is cut in two, counted from `settle`, and for how long."""
     conditions: Conditions = field(
         default_factory=lambda: Conditions(
-            delay_min=0.005, delay_max=0.08, dial_loss=0.02, stream_loss=0.02, dead_after=20.0
+            delay_min=0.005,
+            delay_max=0.08,
+            dial_loss=0.02,
+            stream_loss=0.02,
+            dead_after=20.0,
+            replicas=4,
         )
     )
 
@@ -74,8 +83,9 @@ class World:
         self._groups: dict[PeerId, asyncio.TaskGroup] = {}
         self.outcomes: list[Outcome] = []
         self._trace = hashlib.sha256()
-        self.known: list[int] = []
-        """At the end: how many others each survivor knows."""
+        self.survivors: set[PeerId] = set()
+        self.known: dict[PeerId, set[PeerId]] = {}
+        """At the end: whom each survivor knows."""
 
     def trace(self) -> str:
         """A hash of everything that was noted, in its order and with its times."""
@@ -97,10 +107,14 @@ class World:
                     troubles.create_task(trouble(peer, self._rng.uniform(0, plan.trouble)))
                 for number in range(plan.requests):
                     troubles.create_task(self._ask(number, self._rng.uniform(0, plan.trouble)))
-            await asyncio.sleep(BUDGET + 1)
+            await self._wait_ended()
+            await asyncio.sleep(plan.afterwards)
             now = self._clock.now()
-            alive = [self.nodes[peer] for peer in self._lives]
-            self.known = [len(node.directory.nodes(now)) for node in alive]
+            self.survivors = set(self._lives)
+            self.known = {
+                peer: {PeerId(node.peer) for node in self.nodes[peer].directory.nodes(now)}
+                for peer in self._lives
+            }
             for life in self._lives.values():
                 life.cancel()
 
@@ -108,13 +122,21 @@ class World:
         identity = Identity(self._rng.randbytes(32))
         me = identity.peer_id
         hosted = (f"specialist-{len(self.nodes) % self._plan.specialists}",)
+        character = Character(hosted, self._plan.lifetime)
         peer = self.network.join(identity)
-        node = FakeNode(identity, peer, self._clock, hosted, self._seed, self._verifier)
+        node = FakeNode(identity, peer, self._clock, character, self._seed, self._verifier)
         self.nodes[me] = node
         self._lives[me] = group.create_task(node.run(self._started))
 
     def _started(self, node: FakeNode, group: asyncio.TaskGroup) -> None:
         self._groups[node.identity.peer_id] = group
+
+    async def _wait_ended(self) -> None:
+        """Until all requests have ended, or could have twice over."""
+        for _ in range(int(2 * BUDGET)):
+            if all(outcome.ends for outcome in self.outcomes):
+                return
+            await asyncio.sleep(1.0)
 
     async def _die(self, peer: PeerId, at: float) -> None:
         await asyncio.sleep(at)

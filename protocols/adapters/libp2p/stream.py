@@ -6,6 +6,7 @@ protocol's last word must be in its messages; the death of p2pd itself is told a
 """
 
 import asyncio
+from collections.abc import Callable
 
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.errors import DslmError, PeerLost, TransportDown
@@ -24,11 +25,13 @@ class Libp2pStream:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         daemon: Daemon,
+        on_release: "Callable[[Libp2pStream], None]",
     ) -> None:
         self._peer = peer
         self._reader = reader
         self._writer = writer
         self._daemon = daemon
+        self._on_release = on_release
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -78,11 +81,13 @@ class Libp2pStream:
             self._writer.transport.abort()
         finally:
             self._writer.close()
+            self._on_release(self)
 
     def abort(self) -> None:
         """Drop the stream, and what was not sent yet."""
         self._is_closed = True
         self._writer.transport.abort()
+        self._on_release(self)
 
     def _lost(self) -> DslmError:
         if self._daemon.is_dead():

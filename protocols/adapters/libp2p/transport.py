@@ -41,6 +41,7 @@ class Libp2pTransport:
         self._handlers: dict[str, StreamHandler] = {}
         self._inbound: Counter[PeerId] = Counter()
         self._serving: set[asyncio.Task[None]] = set()
+        self._streams: set[Libp2pStream] = set()
         self._address_book: dict[PeerId, str] = {}
         self._is_closed = False
 
@@ -84,7 +85,7 @@ class Libp2pTransport:
             OPEN_SECONDS,
             f"{protocol} at {peer}",
         )
-        stream = Libp2pStream(peer, reader, writer, daemon)
+        stream = self._stream(peer, reader, writer, daemon)
         if answered != remote:
             stream.abort()
             raise PeerUnreachable(f"another peer than {peer} answered")
@@ -104,6 +105,8 @@ class Libp2pTransport:
             task.cancel()
         if self._serving:
             await asyncio.wait(self._serving)
+        for stream in tuple(self._streams):
+            stream.abort()
 
     def daemon(self) -> Daemon:
         """The daemon in use; `TransportDown` while there is none."""
@@ -164,7 +167,7 @@ class Libp2pTransport:
         except ProtocolError:
             writer.transport.abort()  # no Ed25519 identity: nobody that we could ever believe
             return
-        stream = Libp2pStream(peer, reader, writer, daemon)
+        stream = self._stream(peer, reader, writer, daemon)
         is_full = (
             len(self._serving) >= limits.STREAMS_IN_MAX
             or self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX
@@ -176,6 +179,17 @@ class Libp2pTransport:
         task = self._tasks.create_task(self._serve(handler, stream))
         self._serving.add(task)
         task.add_done_callback(lambda done: self._release(done, peer))
+
+    def _stream(
+        self,
+        peer: PeerId,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        daemon: Daemon,
+    ) -> Libp2pStream:
+        stream = Libp2pStream(peer, reader, writer, daemon, self._streams.discard)
+        self._streams.add(stream)
+        return stream
 
     def _release(self, task: "asyncio.Task[None]", peer: PeerId) -> None:
         self._serving.discard(task)

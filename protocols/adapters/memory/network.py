@@ -12,7 +12,7 @@ from types import TracebackType
 
 from protocols.adapters.memory.conditions import Conditions
 from protocols.adapters.memory.pipe import Pipe
-from protocols.adapters.memory.records import MemoryRecords, RecordTable, distance
+from protocols.adapters.memory.records import MemoryRecords, RecordTable, place_of
 from protocols.adapters.memory.signal import Signal
 from protocols.adapters.memory.stream import MemoryStream
 from protocols.adapters.memory.transport import MemoryTransport
@@ -61,6 +61,7 @@ class MemoryNetwork:
         self._base_delays: dict[tuple[PeerId, PeerId], float] = {}
         self._connections: dict[tuple[PeerId, PeerId], None] = {}
         self._streams: dict[MemoryStream, PeerId] = {}
+        self._places: dict[PeerId, int] = {}
         self._nearest: dict[str, list[PeerId]] = {}
         self._flow_changed = Signal()
         self._group = asyncio.TaskGroup()
@@ -91,6 +92,7 @@ class MemoryNetwork:
         transport = MemoryTransport(me, self)
         self._peers[me] = transport
         self._tables[me] = RecordTable()
+        self._places[me] = place_of(me)
         self._nearest.clear()
         return MemoryPeer(me, transport, MemoryRecords(me, self, self._clock))
 
@@ -108,7 +110,7 @@ class MemoryNetwork:
             return
         me = transport.peer_id
         transport.is_open = False
-        del self._peers[me], self._tables[me]
+        del self._peers[me], self._tables[me], self._places[me]
         self._nearest.clear()
         for stream in [stream for stream, owner in self._streams.items() if owner == me]:
             stream.reset(TransportDown("this peer's transport is closed"))
@@ -196,22 +198,26 @@ class MemoryNetwork:
     async def reach(self, me: PeerId, key: str) -> list[RecordTable]:
         """See `protocols.adapters.memory.records.Replicas`; a table may be our own."""
         await self._transport_of(me).freezer.wait_thawed()
-        nearest = self._nearest.get(key)
-        if nearest is None:
-            nearest = sorted(self._peers, key=lambda peer: distance(key, peer))
-            self._nearest[key] = nearest
         found: list[PeerId] = []
-        for peer in nearest:
+        for peer in self._by_distance(key):
             if peer == me or (self.is_flowing(me, peer) and self.is_flowing(peer, me)):
                 found.append(peer)
-            if len(found) == self._conditions.replicas:
-                break
-        others = [peer for peer in found if peer != me]
-        await asyncio.sleep(2 * max((self.latency(me, peer) for peer in others), default=0.0))
+                if len(found) == self._conditions.replicas:
+                    break
+        farthest = max((self.latency(me, peer) for peer in found if peer != me), default=0.0)
+        await asyncio.sleep(2 * farthest)
         self._transport_of(me)
         return [self._tables[peer] for peer in found if peer in self._tables]
 
     # ----------------------------------------------------------------------------------------
+
+    def _by_distance(self, key: str) -> list[PeerId]:
+        nearest = self._nearest.get(key)
+        if nearest is None:
+            place = place_of(key)  # distance is XOR, as in Kademlia
+            nearest = sorted(self._peers, key=lambda peer: self._places[peer] ^ place)
+            self._nearest[key] = nearest
+        return nearest
 
     def _transport_of(self, me: PeerId) -> MemoryTransport:
         if me not in self._peers:
@@ -269,7 +275,8 @@ class MemoryNetwork:
             stream.abort()
 
     def _are_apart(self, one: PeerId, other: PeerId) -> bool:
-        return self._islands.get(one, 0) != self._islands.get(other, 0)
+        islands = self._islands
+        return bool(islands) and islands.get(one, 0) != islands.get(other, 0)
 
     def _let_flow(self) -> None:
         self._flow_changed.fire()

@@ -70,10 +70,6 @@ class MemoryRecords:
         return merged
 
 
-def distance(key: str, peer: PeerId) -> int:
-    """How far a peer's place lies from a key's (XOR of SHA-256, as in Kademlia)."""
-    return _place(key) ^ _place(peer)
-
-
-def _place(text: str) -> int:
+def place_of(text: str) -> int:
+    """Where a key or a peer lies in the table's space (128 bits of its SHA-256)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")

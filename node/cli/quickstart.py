@@ -1,0 +1,114 @@
+"""`scripts/quickstart PROMPT`: three nodes on this machine, and one answer through the swarm.
+
+Knows the order of the show. stdout gets the answer and one closing line; stderr all else.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from node.cli.answering import ChatMessage, ChatRequest, ask_streaming, closing_line
+from node.cli.exits import Exit, exit_of
+from node.cli.output import show, show_piece, tell
+from node.cli.preparing import with_model_files
+from node.cli.progress import Bars
+from node.cli.run import show_note
+from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
+from node.config import DEFAULT_MODEL, NodeConfig, environment
+from node.config_reader import Overrides, load_process_config
+from node.state import PeersState
+from protocols.errors import DslmError
+
+HOSTS = ("alder", "birch")
+ASKER = "clover"
+_MAX_TOKENS = 192
+_START_SECONDS = 180.0
+_MEET_SECONDS = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the show; the exit code. Whatever ends it, nothing that it started stays behind."""
+    prompt = _prompt(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        config = load_process_config(Overrides(models=(DEFAULT_MODEL,))).config
+        with Bars() as bars:
+            ready = with_model_files(config, bars)
+        _play(prompt, ready)
+    except DslmError as error:
+        tell(f"error: {error}")
+        return exit_of(error)
+    except KeyboardInterrupt:
+        tell("interrupted; everything is stopped")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _play(prompt: str, config: NodeConfig) -> None:
+    with TrialSwarm(config.paths.models, environment()) as swarm, Bars() as bars:
+        asker = _start(swarm, bars)
+        _meet(swarm, asker, bars)
+        _answer(asker, prompt)
+        tell("stopping the nodes ...")
+
+
+def _start(swarm: TrialSwarm, bars: Bars) -> TrialNode:
+    """The node that hosts nothing is up first, since it loads nothing; the others join it."""
+    bars.start_count("start the nodes", 1 + len(HOSTS))
+    asker = swarm.start(ASKER, "none")
+    swarm.wait_ready([asker], _START_SECONDS)
+    bars.advance_to(1)
+    hosts = [swarm.start(name, DEFAULT_MODEL, [address_of(asker)]) for name in HOSTS]
+    for count, host in enumerate(hosts, start=2):
+        swarm.wait_ready([host], _START_SECONDS)
+        bars.advance_to(count)
+    bars.finish()
+    return asker
+
+
+def _meet(swarm: TrialSwarm, asker: TrialNode, bars: Bars) -> None:
+    bars.start_count("find each other through the DHT", 1)
+    swarm.wait_met(asker, len(HOSTS), _MEET_SECONDS)
+    bars.advance_to(1)
+    bars.finish()
+
+
+def _answer(asker: TrialNode, prompt: str) -> None:
+    tell(f"asking at {asker.name}, which hosts nothing")
+    request = ChatRequest(
+        model="auto",
+        messages=[ChatMessage("user", prompt)],
+        max_tokens=_MAX_TOKENS,
+        temperature=0.0,
+    )
+    answer = ask_streaming(asker.client, request, show_piece, show_note)
+    show("")
+    known = asker.client.get("/api/v1/peers", PeersState).peers
+    show(closing_line(answer.report, {peer.peer: peer.name for peer in known}))
+
+
+def _prompt(arguments: Sequence[str] | None) -> str:
+    parser = argparse.ArgumentParser(
+        prog="scripts/quickstart",
+        description="Start three nodes on this machine, ask one of them, stop them all.",
+        epilog='example: scripts/quickstart "Why is the sky blue?"',
+    )
+    parser.add_argument("prompt", help="what to ask")
+    prompt: str = parser.parse_args(arguments).prompt
+    if not prompt.strip():
+        parser.error("the prompt is empty")
+    return prompt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a signal handler)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

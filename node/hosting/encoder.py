@@ -1,0 +1,95 @@
+"""The sentence encoder: MiniLM in ONNX, by which prompts and specialists are compared.
+
+Knows onnxruntime and mean pooling; must not know cards or routing. Implements
+`coordinator.ports.Encoder`.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from protocols.errors import ModelFileError
+
+_TOKENS_MAX = 256
+"""What all-MiniLM-L6-v2 was trained with; a longer text counts by its beginning."""
+
+
+class MiniLmEncoder:
+    """Texts to directions, one text at a time.
+
+    The int8 model scales its activations over everything that it is given at once, so that in a
+    batch the vector of a text would depend on its neighbours and on padding. Alone, it depends on
+    the text only.
+    """
+
+    def __init__(self, model: Path, tokenizer: Path, threads: int = 1) -> None:
+        """Load both files (a second or so). `ModelFileError` if one is missing or damaged."""
+        self._digest = _digest_of(model, tokenizer)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        # Both libraries raise classes of their own, straight below Exception, for a damaged file.
+        except Exception as error:
+            raise ModelFileError(
+                f"The sentence encoder cannot be loaded: {str(error)[:200]}. Get it again."
+            ) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(_TOKENS_MAX)
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._turn = asyncio.Lock()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of model and tokenizer, hex."""
+        return self._digest
+
+    async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """`[texts, dimensions]`, rows of unit length; computed in a worker thread, in turn."""
+        if not texts:
+            raise ValueError("there is nothing to encode")
+        async with self._turn:
+            return await asyncio.to_thread(self._encode_all, tuple(texts))
+
+    def _encode_all(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.stack([self._encode(text) for text in texts])
+
+    def _encode(self, text: str) -> NDArray[np.float32]:
+        """Mean of the token vectors, at unit length; without padding every token counts."""
+        encoding = self._tokenizer.encode(text)
+        columns = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        feed = {
+            name: np.array([column], dtype=np.int64)
+            for name, column in columns.items()
+            if name in self._inputs
+        }
+        hidden = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)[0]
+        mean: NDArray[np.float32] = hidden.mean(axis=0)
+        return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+
+
+def _digest_of(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ModelFileError(
+                f"The sentence encoder's file {path} cannot be read: {error.strerror}."
+            ) from error
+    return digest.hexdigest()

@@ -1,0 +1,52 @@
+"""Text and conversations to token ids and back, for one model.
+
+Knows the `tokenizers` library and chat templates; must not know which file a tokenizer came from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from node.hosting.chat_template import ChatTemplate
+from node.hosting.decoding import IncrementalDecoder, make_decoder
+from protocols.errors import Unsupported
+from protocols.messages.ask import ChatMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenizer:
+    """A model's tokenizer. All methods are pure and may be called from any thread.
+
+    `first_ids` are put before a bare text, as the model's own settings say. Control tokens spelled
+    out in a text (`<|im_end|>`) become control tokens, as in `transformers`.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    stop_ids: frozenset[int]
+    first_ids: tuple[int, ...] = ()
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        """The conversation up to where the assistant speaks next.
+
+        `Unsupported` when the model has no chat template or it refuses the conversation.
+        """
+        if self.template is None:
+            raise Unsupported(
+                "This model has no chat template. Use a plain text prompt (/v1/completions)."
+            )
+        text = self.template.render(messages)
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """A bare prompt, continued as it stands."""
+        return self.first_ids + tuple(self.tokenizer.encode(text, add_special_tokens=True).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a whole answer, control tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def decoder(self, delivered: Sequence[int] = ()) -> IncrementalDecoder:
+        """A decoder for one answer, of which `delivered` was shown already."""
+        return make_decoder(self.tokenizer, delivered)
