@@ -215,33 +215,35 @@ def compared(name: str, ours: float, other: float | None, baseline: str, target:
 
 async def measure(trips: int, mebibytes: int, python: str) -> list[Row]:
     """All rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        with child(sys.executable, str(HERE / "hop_peer.py"), folder) as address:
-            began = time.perf_counter()
-            config = Libp2pConfig(Identity.generate(), ("/ip4/127.0.0.1/tcp/0",), Path(folder))
-            async with Libp2pNetwork(config, SystemClock()) as network:
-                started = time.perf_counter() - began
-                peer = await network.transport.connect(address)
-                frames = Frames(await network.transport.open_stream(peer, FRAMES))
-                hivemind = Hivemind(network, peer)
-                await hivemind.open()
-                trip = await median_trips(
-                    {
-                        "frames": frames.round_trip,
-                        "unary": hivemind.unary,
-                        "stream": hivemind.stream,
-                    },
-                    trips,
-                )
-                rate = await carried(
-                    {
-                        "frames": frames.carry,
-                        "unary": hivemind.carry_unary,
-                        "stream": hivemind.carry_stream,
-                    },
-                    mebibytes,
-                )
-            mixed = await asyncio.to_thread(pylibp2p_trip, python, trips, address)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        child(sys.executable, str(HERE / "hop_peer.py"), folder) as address,
+    ):
+        began = time.perf_counter()
+        config = Libp2pConfig(Identity.generate(), ("/ip4/127.0.0.1/tcp/0",), Path(folder))
+        async with Libp2pNetwork(config, SystemClock()) as network:
+            started = time.perf_counter() - began
+            peer = await network.transport.connect(address)
+            frames = Frames(await network.transport.open_stream(peer, FRAMES))
+            hivemind = Hivemind(network, peer)
+            await hivemind.open()
+            trip = await median_trips(
+                {
+                    "frames": frames.round_trip,
+                    "unary": hivemind.unary,
+                    "stream": hivemind.stream,
+                },
+                trips,
+            )
+            rate = await carried(
+                {
+                    "frames": frames.carry,
+                    "unary": hivemind.carry_unary,
+                    "stream": hivemind.carry_stream,
+                },
+                mebibytes,
+            )
+        mixed = await asyncio.to_thread(pylibp2p_trip, python, trips, address)
     pair = await asyncio.to_thread(pylibp2p_trip, python, trips)
     return rows(trip, rate, started, mixed, pair)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from hivemind.p2p import P2PContext
+from hivemind.p2p import P2P, P2PContext
 from hivemind.proto import runtime_pb2
 
 from protocols.adapters.clock import SystemClock
@@ -60,7 +60,8 @@ async def main(folder: Path) -> None:
     async with Libp2pNetwork(config, SystemClock()) as network:
         await network.transport.serve(FRAMES, echo_frames)
         await network.transport.serve(RAW, echo_raw)
-        p2p = network.transport.daemon().p2p
+        # hivemind's own client of the same daemon
+        p2p = await P2P.replicate(network.transport.daemon().p2p._daemon_listen_maddr)
         request = runtime_pb2.ExpertRequest
         await p2p.add_protobuf_handler(UNARY, echo_unary, request)
         await p2p.add_protobuf_handler(
@@ -68,6 +69,7 @@ async def main(folder: Path) -> None:
         )
         print(network.transport.addresses()[0], flush=True)
         await asyncio.to_thread(sys.stdin.read)
+        await p2p.shutdown()
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ from protocols.records import CapabilityCard
 from protocols.signing import Identity
 
 _RUNTIME_FOLDER = "run"
+_LAST_WORDS_SECONDS = 1.0
+"""Of the time to drain, what is kept for telling clients that their answer was cut short."""
 _log = logging.getLogger(__name__)
 
 
@@ -154,7 +156,7 @@ class Node:
                 host=config.api.host,
                 port=config.api.port,
                 body_bytes_max=config.api.body_max,
-                drain=config.node.drain,
+                drain=max(0.0, config.node.drain - _LAST_WORDS_SECONDS),
             ),
             clock=ground.clock,
             rng=ground.rng,

@@ -3,10 +3,9 @@
 Knows all verbs; must not know what they do.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 
 import typer
 
@@ -57,7 +56,6 @@ def make_app() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. `arguments` are those of this process by default."""
-    signal.signal(signal.SIGTERM, _end)
     try:
         make_app()(args=None if arguments is None else list(arguments), prog_name="dslm")
     except DslmError as error:
@@ -71,8 +69,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.FAILED
     return Exit.OK
-
-
-def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a signal handler)
-    """Leave through `finally` blocks, so that what this command started ends too."""
-    raise SystemExit(128 + number)

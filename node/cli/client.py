@@ -6,7 +6,7 @@ it loads in 30 ms, a tenth of the time of the larger libraries.
 
 import http.client
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -73,7 +73,7 @@ class Client:
         with self._exchange("POST", path, msgspec.json.encode(body)) as response:
             return self._decoded(response.read(), kind)
 
-    def lines(self, path: str, body: object) -> Iterator[str]:
+    def lines(self, path: str, body: object) -> Generator[str, None, None]:
         """The lines of the answer to `body` as they come; errors as of `get`.
 
         Closing the iterator closes the connection, which makes the node end the work.

@@ -3,7 +3,6 @@
 Knows how the process starts and ends; `node.app` knows the node, and is imported only here.
 """
 
-import asyncio
 import ctypes
 import logging
 import os
@@ -63,6 +62,8 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
 
 
 def _run(config: NodeConfig) -> None:
+    import asyncio
+
     from node.app import run
 
     try:

@@ -136,7 +136,9 @@ class EngineLoop:
         Harmless when called again or before `start`.
         """
         self._fail(_Failure("The engine was stopped."))
-        if self._thread is not None:
+        if self._thread is None:
+            self._engine.close()
+        else:
             self._commands.put(_Stop())
             await asyncio.to_thread(self._thread.join)
 

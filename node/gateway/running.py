@@ -16,7 +16,7 @@ class Running:
 
     def __init__(self) -> None:
         self._timeouts: set[asyncio.Timeout] = set()
-        self._is_draining = False
+        self._drain_until: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -26,7 +26,7 @@ class Running:
     @asynccontextmanager
     async def one(self, seconds: float) -> AsyncIterator[None]:
         """Run the block for at most `seconds`, then `DeadlineExceeded`; `Draining` at the end."""
-        if self._is_draining:
+        if self._drain_until is not None:
             raise Draining
         timeout = asyncio.timeout(seconds)
         try:
@@ -39,20 +39,24 @@ class Running:
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            if self._is_draining:
+            if self._drain_until is not None:
                 raise Draining from error
             raise DeadlineExceeded(f"No complete answer within {seconds:g} s.") from error
 
     async def drain(self, grace: float) -> None:
-        """Take nothing new, wait up to `grace` seconds, then end what is left with `Draining`."""
-        self._is_draining = True
+        """Take nothing new, wait up to `grace` seconds, then end what is left with `Draining`.
+
+        Of several calls the first one's time counts, also if it was cancelled.
+        """
+        now = asyncio.get_running_loop().time
+        if self._drain_until is None:
+            self._drain_until = now() + grace
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout_at(self._drain_until):
                 await self._idle.wait()
         except TimeoutError:
-            now = asyncio.get_running_loop().time()
             for timeout in self._timeouts:
-                timeout.reschedule(now)
+                timeout.reschedule(now())
             await self._idle.wait()
 
     def _enter(self, timeout: asyncio.Timeout) -> None:

@@ -28,7 +28,7 @@ class Plan:
 
     peers: int = 200
     specialists: int = 10
-    requests: int = 300
+    requests: int = 200
     deaths: int = 40
     frozen: int = 5
     settle: float = 6.0
@@ -168,7 +168,7 @@ class World:
             model=f"specialist-{self._rng.randrange(self._plan.specialists)}",
             prompt=Text(f"prompt {number}"),
             sampling=Sampling(seed=number),
-            max_tokens=self._rng.randint(1, 80),
+            max_tokens=self._rng.randint(1, 60),
             budget=BUDGET,
         )
         outcome = Outcome(request, began=self._clock.monotonic())

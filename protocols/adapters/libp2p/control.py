@@ -1,58 +1,112 @@
 """Requests to p2pd over connections of their own, closed whatever comes.
 
-Knows p2pd's control messages; must not know what a stream is for. hivemind has the same calls, but
-leaves its connection to the garbage collector when p2pd says no or when the caller gives up.
+Knows p2pd's control messages (a varint length, then protobuf); must not know what a stream is for.
+hivemind has the same calls, but leaves its connection to the garbage collector when p2pd says no
+or when the caller gives up.
 """
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from hivemind.p2p import PeerID
-from hivemind.p2p.p2p_daemon_bindings.control import DaemonConnector
-from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
-from hivemind.p2p.p2p_daemon_bindings.utils import (
-    ControlFailure,
-    read_pbmsg_safe,
-    write_pbmsg,
-)
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
+from protocols.adapters.libp2p.pipe import Pipe, connect
 
-async def dial(connector: DaemonConnector, peer: PeerID, where: Sequence[Multiaddr]) -> None:
+MESSAGE_BYTES_MAX = 1 << 20
+_VARINT_BYTES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHeader:
+    """What p2pd says of a stream: who is at the other end, by handshake, and what it speaks."""
+
+    peer: PeerID
+    protocol: str
+
+
+async def dial(socket: Path, peer: PeerID, where: Sequence[Multiaddr]) -> None:
     """Have p2pd connect to `peer`; `ControlFailure` with its reason if it cannot."""
-    connect = p2pd_pb2.ConnectRequest(
+    request = p2pd_pb2.ConnectRequest(
         peer=peer.to_bytes(), addrs=[address.to_bytes() for address in where]
     )
-    request = p2pd_pb2.Request(type=p2pd_pb2.Request.CONNECT, connect=connect)
-    reader, writer = await connector.open_connection()
-    try:
-        await _exchange(reader, writer, request)
-    finally:
-        writer.close()
+    await _ask(socket, p2pd_pb2.Request(type=p2pd_pb2.Request.CONNECT, connect=request))
 
 
-async def open_stream(
-    connector: DaemonConnector, peer: PeerID, protocol: str
-) -> tuple[PeerID, asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream to `peer`, and who is at its other end; `ControlFailure` if there can be none."""
-    stream_open = p2pd_pb2.StreamOpenRequest(peer=peer.to_bytes(), proto=[protocol])
-    request = p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=stream_open)
-    reader, writer = await connector.open_connection()
+async def handle_streams(socket: Path, listener: Path, protocol: str) -> None:
+    """Have p2pd bring inbound streams of `protocol` to the socket `listener`."""
+    request = p2pd_pb2.StreamHandlerRequest(
+        addr=Multiaddr(f"/unix{listener}").to_bytes(), proto=[protocol], balanced=False
+    )
+    kind = p2pd_pb2.Request.STREAM_HANDLER
+    await _ask(socket, p2pd_pb2.Request(type=kind, streamHandler=request))
+
+
+async def open_stream(socket: Path, peer: PeerID, protocol: str) -> tuple[StreamHeader, Pipe]:
+    """A stream to `peer`; `ControlFailure` if there can be none."""
+    request = p2pd_pb2.StreamOpenRequest(peer=peer.to_bytes(), proto=[protocol])
+    kind = p2pd_pb2.Request.STREAM_OPEN
+    pipe = await connect(str(socket))
     try:
-        response = await _exchange(reader, writer, request)
+        response = await _exchange(pipe, p2pd_pb2.Request(type=kind, streamOpen=request))
     except BaseException:
-        writer.close()
+        pipe.abort()
         raise
-    return StreamInfo.from_protobuf(response.streamInfo).peer_id, reader, writer
+    return _header(response.streamInfo), pipe
 
 
-async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: p2pd_pb2.Request
-) -> p2pd_pb2.Response:
-    await write_pbmsg(writer, request)
+async def receive_header(pipe: Pipe) -> StreamHeader:
+    """The header with which p2pd begins each stream that it brings us."""
+    info = p2pd_pb2.StreamInfo()
+    info.ParseFromString(await _receive(pipe))
+    return _header(info)
+
+
+def _header(info: p2pd_pb2.StreamInfo) -> StreamHeader:
+    return StreamHeader(PeerID(info.peer), info.proto)
+
+
+async def _ask(socket: Path, request: p2pd_pb2.Request) -> None:
+    pipe = await connect(str(socket))
+    try:
+        await _exchange(pipe, request)
+    finally:
+        pipe.abort()
+
+
+async def _exchange(pipe: Pipe, request: p2pd_pb2.Request) -> p2pd_pb2.Response:
+    body: bytes = request.SerializeToString()
+    await pipe.send(_varint(len(body)) + body)
     response = p2pd_pb2.Response()
-    await read_pbmsg_safe(reader, response)
+    try:
+        response.ParseFromString(await _receive(pipe))
+    except DecodeError as error:
+        raise ControlFailure("an answer that cannot be decoded") from error
     if response.type == p2pd_pb2.Response.ERROR:
         raise ControlFailure(response.error.msg)
     return response
+
+
+async def _receive(pipe: Pipe) -> bytes:
+    length = 0
+    for index in range(_VARINT_BYTES_MAX):
+        byte = (await pipe.receive_exactly(1))[0]
+        length |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            break
+    if length > MESSAGE_BYTES_MAX:
+        raise ControlFailure(f"a message of {length} bytes")
+    return await pipe.receive_exactly(length)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import hivemind.hivemind_cli
 from hivemind.p2p import P2P
-from hivemind.p2p.p2p_daemon_bindings.control import DaemonConnector
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
@@ -30,8 +29,6 @@ MEMORY_LIMIT = "400MiB"
 CONNECTIONS_LOW, CONNECTIONS_HIGH, CONNECTION_GRACE = 64, 96, "20s"
 IDLE_SECONDS = 30
 TERMINATE_SECONDS = 1.0
-_LISTENER_POLL_SECONDS = 0.005
-_LISTENER_POLLS = 400
 _LOG_LINES_KEPT = 20
 _LOG_LINE_BYTES_MAX = 64 * 1024
 
@@ -72,8 +69,10 @@ class Daemon:
         self._log: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
         self.p2p: P2P = None
         self.addresses: tuple[str, ...] = ()
+        self.control = Path()
+        """The socket at which p2pd takes requests."""
         self.listener = Path()
-        """The socket to which p2pd brings inbound streams."""
+        """The socket to which p2pd shall bring inbound streams."""
 
     def __repr__(self) -> str:
         return f"<Daemon pid={self.pid} {'dead' if self.is_dead() else 'alive'}>"
@@ -104,9 +103,11 @@ class Daemon:
             ours.close()
             raise TransportDown(f"the network daemon cannot be started: {error}") from error
         daemon = cls(process, ours)
+        daemon.control = control
+        daemon.listener = settings.folder / "inbound.sock"
         try:
             async with asyncio.timeout(settings.startup_timeout):
-                await daemon._become_ready(control, settings, expected)
+                await daemon._become_ready(settings, expected)
         except TimeoutError:
             await daemon.stop()
             raise TransportDown(
@@ -122,11 +123,6 @@ class Daemon:
     def pid(self) -> int:
         """The daemon's process id."""
         return self._process.pid
-
-    @property
-    def connector(self) -> DaemonConnector:
-        """How to open a connection for one request to the daemon."""
-        return self.p2p._client.control.daemon_connector
 
     def is_dead(self) -> bool:
         """Whether the daemon is gone, known without waiting."""
@@ -173,25 +169,13 @@ class Daemon:
             await self._process.wait()
         self._lifeline.close()
 
-    async def wait_listening(self) -> None:
-        """Return when p2pd can bring us inbound streams; call after adding a handler.
-
-        hivemind starts to listen in a task of its own and has no event for it.
-        """
-        for _ in range(_LISTENER_POLLS):
-            if self.listener.exists():
-                return
-            await asyncio.sleep(_LISTENER_POLL_SECONDS)
-        raise TransportDown(f"cannot listen on {self.listener}")
-
     async def _detach(self) -> None:
         """Let hivemind go, and wait until its tasks have closed their sockets."""
         if self.p2p is None:
             return
         control = self.p2p._client.control
-        tasks = [control._read_task, control._write_task, self.p2p._listen_task]
         await self.p2p.shutdown()
-        await asyncio.wait([task for task in tasks if task is not None])
+        await asyncio.wait([control._read_task, control._write_task])
 
     async def refresh_addresses(self) -> None:
         """Ask the daemon where it can be dialled now."""
@@ -201,20 +185,13 @@ class Daemon:
             found = []  # hivemind's word for: none
         self.addresses = tuple(str(address) for address in found if is_dialable(address))
 
-    async def _become_ready(
-        self, control: Path, settings: DaemonSettings, expected: PeerId
-    ) -> None:
+    async def _become_ready(self, settings: DaemonSettings, expected: PeerId) -> None:
         await self._wait_for_peer_id(settings.listen)
         settings.key_file.unlink(missing_ok=True)  # read by now; need not lie about
         try:
-            self.p2p = await P2P.replicate(Multiaddr(f"/unix{control}"))
+            self.p2p = await P2P.replicate(Multiaddr(f"/unix{self.control}"))
         except (OSError, EOFError, P2PDaemonError, ControlFailure) as error:
             raise TransportDown(f"the network daemon does not answer: {error}") from error
-        self.listener = settings.folder / "p2pclient.sock"
-        self.listener.unlink(missing_ok=True)
-        listen = Multiaddr(f"/unix{self.listener}")
-        # hivemind would listen in a folder that all users share
-        self.p2p._client_listen_maddr = self.p2p._client.control.listen_maddr = listen
         if self.p2p.peer_id.to_base58() != expected:
             raise TransportDown("the network daemon runs with another identity than ours")
         await self.refresh_addresses()

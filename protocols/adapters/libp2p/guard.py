@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import msgspec
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.p2p.p2p_daemon_bindings.control import ControlClient
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, P2PHandlerError
@@ -78,7 +79,7 @@ def parse(kind: type[MessageT], data: bytes) -> MessageT:
         raise ProtocolError(f"record store message of {len(data)} bytes")
     try:
         return kind.FromString(data)
-    except ValueError as error:  # protobuf's DecodeError is one
+    except DecodeError as error:
         raise ProtocolError("malformed record store message") from error
 
 

@@ -1,14 +1,15 @@
 """The `Stream` port over one connection to p2pd, which pipes it to one libp2p stream.
 
-Knows asyncio's reader and writer and what p2pd makes of their ends; must not know any protocol.
-p2pd tells a broken connection and an orderly end in the same way (it closes our socket), so every
-protocol's last word must be in its messages; the death of p2pd itself is told apart.
+Knows what p2pd makes of the ends of a connection; must not know any protocol. p2pd tells a broken
+connection and an orderly end in the same way (it closes our socket), so every protocol's last word
+must be in its messages; the death of p2pd itself is told apart.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.pipe import Pipe
 from protocols.errors import DslmError, PeerLost, TransportDown
 from protocols.ids import PeerId
 
@@ -22,14 +23,12 @@ class Libp2pStream:
     def __init__(
         self,
         peer: PeerId,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        pipe: Pipe,
         daemon: Daemon,
         on_release: "Callable[[Libp2pStream], None]",
     ) -> None:
         self._peer = peer
-        self._reader = reader
-        self._writer = writer
+        self._pipe = pipe
         self._daemon = daemon
         self._on_release = on_release
         self._is_closed = False
@@ -44,11 +43,10 @@ class Libp2pStream:
 
     async def send(self, data: bytes) -> None:
         """Hand over `data`; waits while more than 64 KiB wait to be taken by p2pd."""
-        if self._is_closed or self._writer.is_closing():
+        if self._is_closed:
             raise self._lost()
-        self._writer.write(data)
         try:
-            await self._writer.drain()
+            await self._pipe.send(data)
         except OSError as error:
             raise self._lost() from error
 
@@ -57,7 +55,7 @@ class Libp2pStream:
         if self._is_closed:
             raise self._lost()
         try:
-            data = await self._reader.read(max_bytes)
+            data = await self._pipe.receive(max_bytes)
         except OSError as error:
             raise self._lost() from error
         if not data and (self._is_closed or self._daemon.is_dead()):
@@ -70,23 +68,22 @@ class Libp2pStream:
             return
         self._is_closed = True
         try:
-            if not self._writer.is_closing():
-                self._writer.write_eof()
+            self._pipe.end()
             async with asyncio.timeout(CLOSE_SECONDS):
                 # p2pd resets the stream, and what was sent may be lost, if our socket is closed
                 # with unread bytes in it; so read until p2pd has closed its end
-                while await self._reader.read(_DISCARD_BYTES):
+                while await self._pipe.receive(_DISCARD_BYTES):
                     pass
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+        except (OSError, RuntimeError, TimeoutError):
+            self._pipe.abort()
         finally:
-            self._writer.close()
+            self._pipe.close()
             self._on_release(self)
 
     def abort(self) -> None:
         """Drop the stream, and what was not sent yet."""
         self._is_closed = True
-        self._writer.transport.abort()
+        self._pipe.abort()
         self._on_release(self)
 
     def _lost(self) -> DslmError:

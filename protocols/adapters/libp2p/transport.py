@@ -9,15 +9,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from hivemind.p2p import PeerID
-from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
 from protocols import limits
 from protocols.adapters.libp2p.address import DialAddress, parse_address
-from protocols.adapters.libp2p.control import dial, open_stream
+from protocols.adapters.libp2p.control import (
+    dial,
+    handle_streams,
+    open_stream,
+    receive_header,
+)
 from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.pipe import Pipe
 from protocols.adapters.libp2p.stream import Libp2pStream
 from protocols.errors import PeerUnreachable, ProtocolError, TransportDown, UserError
 from protocols.ids import PeerId, parse_peer_id
@@ -25,6 +31,7 @@ from protocols.ports import Stream, StreamHandler
 
 DIAL_SECONDS = 3.0
 OPEN_SECONDS = 5.0
+HEADER_SECONDS = 5.0
 ADDRESS_BOOK_MAX = 256
 
 _AnswerT = TypeVar("_AnswerT")
@@ -38,6 +45,7 @@ class Libp2pTransport:
         self._peer_id = peer_id
         self._tasks = tasks
         self._daemon: Daemon | None = None
+        self._listener: asyncio.Server | None = None
         self._handlers: dict[str, StreamHandler] = {}
         self._inbound: Counter[PeerId] = Counter()
         self._serving: set[asyncio.Task[None]] = set()
@@ -79,14 +87,14 @@ class Libp2pTransport:
         if peer == self._peer_id:
             raise PeerUnreachable("a peer does not dial itself")
         remote = _hivemind_id(peer)
-        answered, reader, writer = await _ask_daemon(
+        header, pipe = await _ask_daemon(
             daemon,
-            lambda: open_stream(daemon.connector, remote, protocol),
+            lambda: open_stream(daemon.control, remote, protocol),
             OPEN_SECONDS,
             f"{protocol} at {peer}",
         )
-        stream = self._stream(peer, reader, writer, daemon)
-        if answered != remote:
+        stream = self._stream(peer, pipe, daemon)
+        if header.peer != remote:
             stream.abort()
             raise PeerUnreachable(f"another peer than {peer} answered")
         return stream
@@ -95,7 +103,7 @@ class Libp2pTransport:
         """Answer streams of `protocol`, also after the daemon was restarted."""
         self._handlers[protocol] = handler
         if self._daemon is not None:
-            await self._register(self._daemon, protocol, handler)
+            await self._register(self._daemon, protocol)
 
     async def close(self) -> None:
         """End the streams being served; nothing can be opened or served after this."""
@@ -118,20 +126,27 @@ class Libp2pTransport:
 
     async def attach(self, daemon: Daemon) -> None:
         """Use `daemon` from now on, and serve through it all that was served before."""
-        for protocol, handler in self._handlers.items():
-            await self._register(daemon, protocol, handler)
+        daemon.listener.unlink(missing_ok=True)
+        self._listener = await asyncio.get_running_loop().create_unix_server(
+            lambda: Pipe(lambda pipe: self._admit(daemon, pipe)), str(daemon.listener)
+        )
+        for protocol in self._handlers:
+            await self._register(daemon, protocol)
         self._daemon = daemon
 
     def detach(self) -> None:
         """The daemon is gone: refuse calls until the next one is attached."""
         self._daemon = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     async def _dial(self, peer: PeerId, where: list[Multiaddr]) -> None:
         daemon = self.daemon()
         remote = _hivemind_id(peer)
         await _ask_daemon(
             daemon,
-            lambda: dial(daemon.connector, remote, where),
+            lambda: dial(daemon.control, remote, where),
             DIAL_SECONDS,
             f"{peer} at {', '.join(str(address) for address in where)}",
         )
@@ -142,57 +157,45 @@ class Libp2pTransport:
         if len(self._address_book) > ADDRESS_BOOK_MAX:
             del self._address_book[next(iter(self._address_book))]
 
-    async def _register(self, daemon: Daemon, protocol: str, handler: StreamHandler) -> None:
-        async def admit(
-            info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> None:
-            self._admit(daemon, handler, info, reader, writer)
-
+    async def _register(self, daemon: Daemon, protocol: str) -> None:
         try:
-            await daemon.p2p.add_binary_stream_handler(protocol, admit)
+            await handle_streams(daemon.control, daemon.listener, protocol)
         except (OSError, EOFError, P2PDaemonError) as error:
             raise TransportDown(f"the network daemon cannot serve {protocol}") from error
-        await daemon.wait_listening()
 
-    def _admit(
-        self,
-        daemon: Daemon,
-        handler: StreamHandler,
-        info: StreamInfo,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        try:
-            peer = parse_peer_id(info.peer_id.to_base58())
-        except ProtocolError:
-            writer.transport.abort()  # no Ed25519 identity: nobody that we could ever believe
+    def _admit(self, daemon: Daemon, pipe: Pipe) -> None:
+        if len(self._serving) >= limits.STREAMS_IN_MAX or self._is_closed:
+            pipe.abort()
             return
-        stream = self._stream(peer, reader, writer, daemon)
-        is_full = (
-            len(self._serving) >= limits.STREAMS_IN_MAX
-            or self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX
-        )
-        if is_full or self._is_closed:
-            stream.abort()
+        task = self._tasks.create_task(self._welcome(daemon, pipe))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _welcome(self, daemon: Daemon, pipe: Pipe) -> None:
+        """Learn from p2pd who comes with which wish, and serve it."""
+        try:
+            async with asyncio.timeout(HEADER_SECONDS):
+                header = await receive_header(pipe)
+            peer = parse_peer_id(header.peer.to_base58())
+        except (OSError, EOFError, P2PDaemonError, DecodeError, TimeoutError, ProtocolError):
+            pipe.abort()  # gone already, or no Ed25519 identity: nobody that we could ever believe
+            return
+        handler = self._handlers.get(header.protocol)
+        if handler is None or self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX:
+            pipe.abort()
             return
         self._inbound[peer] += 1
-        task = self._tasks.create_task(self._serve(handler, stream))
-        self._serving.add(task)
-        task.add_done_callback(lambda done: self._release(done, peer))
+        try:
+            await self._serve(handler, self._stream(peer, pipe, daemon))
+        finally:
+            self._release(peer)
 
-    def _stream(
-        self,
-        peer: PeerId,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        daemon: Daemon,
-    ) -> Libp2pStream:
-        stream = Libp2pStream(peer, reader, writer, daemon, self._streams.discard)
+    def _stream(self, peer: PeerId, pipe: Pipe, daemon: Daemon) -> Libp2pStream:
+        stream = Libp2pStream(peer, pipe, daemon, self._streams.discard)
         self._streams.add(stream)
         return stream
 
-    def _release(self, task: "asyncio.Task[None]", peer: PeerId) -> None:
-        self._serving.discard(task)
+    def _release(self, peer: PeerId) -> None:
         self._inbound[peer] -= 1
         if not self._inbound[peer]:
             del self._inbound[peer]

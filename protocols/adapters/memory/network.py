@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 
 from protocols.adapters.memory.conditions import Conditions
@@ -198,18 +199,21 @@ class MemoryNetwork:
     async def reach(self, me: PeerId, key: str) -> list[RecordTable]:
         """See `protocols.adapters.memory.records.Replicas`; a table may be our own."""
         await self._transport_of(me).freezer.wait_thawed()
-        found: list[PeerId] = []
-        for peer in self._by_distance(key):
-            if peer == me or (self.is_flowing(me, peer) and self.is_flowing(peer, me)):
-                found.append(peer)
-                if len(found) == self._conditions.replicas:
-                    break
-        farthest = max((self.latency(me, peer) for peer in found if peer != me), default=0.0)
-        await asyncio.sleep(2 * farthest)
+        found = self._reachable(me, self._by_distance(key))
+        others = [peer for peer in found if peer != me]
+        await asyncio.sleep(2 * self.latency(me, others[-1]) if others else 0.0)
         self._transport_of(me)
         return [self._tables[peer] for peer in found if peer in self._tables]
 
     # ----------------------------------------------------------------------------------------
+
+    def _reachable(self, me: PeerId, nearest: list[PeerId]) -> list[PeerId]:
+        """The first few of `nearest` that `me` reaches."""
+        count = self._conditions.replicas
+        if not self._islands and not any(self._peers[p].freezer.is_frozen for p in nearest[:count]):
+            return nearest[:count]
+        found = (p for p in nearest if p == me or self.is_flowing(me, p))
+        return list(islice(found, count))
 
     def _by_distance(self, key: str) -> list[PeerId]:
         nearest = self._nearest.get(key)

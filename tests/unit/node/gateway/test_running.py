@@ -73,3 +73,25 @@ async def test_a_drain_ends_what_does_not() -> None:
         await running.drain(0.01)
     assert len(ends) == 3
     assert len(running) == 0
+
+
+async def test_a_second_drain_does_not_wait_again() -> None:
+    running = Running()
+    is_in = asyncio.Event()
+
+    async def answer() -> None:
+        with pytest.raises(Draining):
+            async with running.one(60):
+                is_in.set()
+                await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(answer())
+        await is_in.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await running.drain(0.02)
+                await asyncio.Event().wait()
+        async with asyncio.timeout(5):
+            await running.drain(60)
+    assert len(running) == 0

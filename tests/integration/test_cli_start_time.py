@@ -1,0 +1,50 @@
+"""Client verbs start fast, which means: without what only the node needs."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "hivemind", "transformers", "numpy", "onnxruntime", "aiohttp", "huggingface_hub")
+CODE = """
+import sys
+from node.cli import app
+code = app.main(sys.argv[1:])
+sys.stdout.flush()
+loaded = sorted(set(%r) & set(sys.modules))
+sys.stderr.write("loaded:" + ",".join(loaded) + "\\n")
+"""
+VERBS = [
+    *("--help", "status", "run auto hi", "ps", "peers", "ls", "ping x", "version", "config show"),
+    *("down", "logs", "join /ip4/127.0.0.1/tcp/9/p2p/12D3KooW", "doctor", "ls --files"),
+]
+
+
+def _run(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"DSLM_HOME": str(home), "PATH": "/usr/bin:/bin", "DSLM_API_LISTEN": "127.0.0.1:9"},
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_loads_what_only_the_node_needs(tmp_path: Path, verb: str) -> None:
+    done = _run(tmp_path, "-c", CODE % (HEAVY,), *verb.split())
+    assert done.stderr.rstrip().splitlines()[-1] == "loaded:", done.stderr
+
+
+def test_a_client_verb_takes_under_half_a_second(tmp_path: Path) -> None:
+    """In CPU time, since other programs may keep the machine busy; the best of a few."""
+    durations = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert _run(tmp_path, "-m", "node", "status").returncode == 3
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        durations.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(durations) < 0.5, durations

@@ -1,0 +1,320 @@
+"""The verbs against a gateway with a scripted node behind it, over a real socket."""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Routed
+from node.cli import app
+from node.gateway.config import GatewayConfig
+from node.gateway.fake import FixedView, ScriptedAnswers, Speech, peer_state, specialist_state
+from node.gateway.server import Gateway
+from node.state import PingReport
+from protocols.adapters.clock import SystemClock
+from protocols.errors import NoCapacity, TooLong, UnknownModel, UnknownPeer
+from protocols.ids import PeerId, SpecialistId, peer_id_from_public_key
+
+PEER = peer_id_from_public_key(bytes(32))
+
+
+class View(FixedView):
+    """A view in which one peer can be pinged."""
+
+    async def ping(self, peer: str, count: int) -> PingReport:
+        if peer != "bob":
+            raise UnknownPeer(f"No peer {peer!r} is known.")
+        return await super().ping(peer, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The running gateway and what is behind it."""
+
+    url: str
+    answers: ScriptedAnswers
+    view: View
+
+
+async def _script(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+    match request.model:
+        case "auto" | "base":
+            async for event in Speech(PEER, ["Hel", "lo é", "!"])(request):
+                yield event
+        case "long":
+            raise TooLong(2048, 5000)
+        case "full":
+            raise NoCapacity("No reachable peer can answer now.")
+        case "breaks":
+            yield Routed(SpecialistId("base"), PEER, "it is near")
+            yield Delta(PEER, 0, (1,), "Hel")
+            raise NoCapacity("No replica is left.")
+        case "slow":
+            yield Routed(SpecialistId("base"), PEER, "it is near")
+            yield Delta(PEER, 0, (1,), "Hel")
+            await asyncio.sleep(60)
+        case other:
+            raise UnknownModel(other, ("base",))
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """A gateway in a thread of its own."""
+    answers = ScriptedAnswers(_script)
+    view = View(
+        known_peers=(peer_state(PEER, "alder", is_self=True), peer_state(PeerId("P2"), "bob")),
+        known_specialists=(specialist_state("base", PEER),),
+    )
+    ready = threading.Event()
+    urls: list[str] = []
+    stops: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        gateway = Gateway(
+            answers,
+            view,
+            GatewayConfig(port=0, drain=0.1),
+            clock=SystemClock(),
+            rng=random.Random(1),
+        )
+        await gateway.start()
+        urls.append(gateway.url)
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        stops.append(lambda: loop.call_soon_threadsafe(ended.set))
+        ready.set()
+        await ended.wait()
+        await gateway.stop()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield Served(urls[0], answers, view)
+    stops[0]()
+    thread.join(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Runs `dslm` in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+    url: str
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        code = app.main([*arguments, "--url", self.url])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+
+@pytest.fixture
+def command(
+    served: Served,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
+    monkeypatch.setenv("DSLM_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", None)
+    return Command(capsys, served.url)
+
+
+def test_run_prints_the_answer_alone(command: Command, served: Served) -> None:
+    assert command("run", "auto", "hi") == (0, "Hello é!\n", "")
+    assert command("run", "base", "hi", "--no-stream") == (0, "Hello é!\n", "")
+    assert [request.model for request in served.answers.asked] == ["auto", "base"]
+
+
+def test_run_passes_its_flags_on(command: Command, served: Served) -> None:
+    flags = ["-s", "Be brief.", "--max-tokens", "2", "--temperature", "0", "--seed", "7"]
+    code, out, err = command("run", "auto", "hi", *flags)
+    assert (code, out) == (0, "Hello é\n")
+    assert "--max-tokens" in err
+    asked = served.answers.asked[0]
+    assert (asked.max_tokens, asked.sampling.temperature, asked.sampling.seed) == (2, 0.0, 7)
+    assert "Be brief." in str(asked.prompt)
+
+
+def test_run_tells_who_answered_when_asked_to(command: Command) -> None:
+    code, out, err = command("run", "auto", "hi", "-v")
+    assert (code, out) == (0, "Hello é!\n")
+    assert "it is the only one" in err
+    assert f"answered by {PEER} | specialist smollm2-135m | first token after 0.12 s" in err
+
+
+def test_run_as_json(command: Command) -> None:
+    code, out, err = command("run", "auto", "hi", "--json")
+    result = json.loads(out)
+    assert (code, err) == (0, "")
+    assert result["schema_version"] == 1
+    assert result["answer"] == "Hello é!"
+    assert result["usage"]["completion_tokens"] == 3
+    assert result["dslm"]["peers"] == [{"peer": PEER, "tokens": 3}]
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("nope", 4, "Did you mean: base?"),
+        ("long", 1, "maximum context length is 2048 tokens"),
+        ("full", 5, "No reachable peer"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--no-stream"], ["--json"]])
+def test_run_when_it_cannot(
+    command: Command, model: str, code: int, said: str, flags: list[str]
+) -> None:
+    ended, out, err = command("run", model, "hi", *flags)
+    assert (ended, out) == (code, "")
+    assert err.startswith("error: ")
+    assert said in err
+
+
+def test_run_that_breaks_in_the_middle(command: Command) -> None:
+    code, out, err = command("run", "breaks", "hi")
+    assert (code, out) == (5, "Hel")
+    assert "No replica is left." in err
+
+
+def test_run_without_anything_to_ask(command: Command) -> None:
+    code, out, err = command("run", "auto")
+    assert (code, out) == (2, "")
+    assert "nothing to ask" in err
+
+
+def test_ctrl_c_ends_the_answer_here_and_there(served: Served, tmp_path: Path) -> None:
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "node", "run", "slow", "hi", "--url", served.url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"DSLM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(3) == b"Hel"
+    assert served.answers.open == 1
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    for _ in range(200):
+        if served.answers.open == 0:
+            return
+        threading.Event().wait(0.02)
+    pytest.fail("the node went on with an answer that nobody reads")
+
+
+def test_a_prompt_from_a_pipe(served: Served, tmp_path: Path) -> None:
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "node", "run", "auto", "Sum up:", "--url", served.url],
+        input="a long text",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"DSLM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stdout == "Hello é!\n"
+    assert "Sum up:\\na long text" in repr(served.answers.asked[0].prompt)
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (["status"], "dslm 0.1.0"),
+        (["ps"], ""),
+        (["peers"], "alder"),
+        (["ls"], "base"),
+        (["ping", "bob"], "median 1.00"),
+    ],
+)
+def test_read_verbs_for_people_and_for_programs(
+    command: Command, verb: list[str], said: str
+) -> None:
+    code, out, _ = command(*verb)
+    assert code == 0
+    assert said in out
+    assert "\x1b" not in out
+    code, out, err = command(*verb, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["schema_version"] == 1
+
+
+def test_ping_of_a_stranger(command: Command) -> None:
+    code, out, err = command("ping", "nobody")
+    assert (code, out) == (4, "")
+    assert "'nobody'" in err
+
+
+def test_join(command: Command, served: Served) -> None:
+    address = f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}"
+    code, _, err = command("join", address)
+    assert (code, served.view.joined) == (0, [address])
+    assert f"joined through {PEER}" in err
+    assert command("join", "somewhere")[0] == 2
+
+
+def test_chat_over_a_pipe(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO('hello\n"""two\nlines"""\n/bye\nmore\n'))
+    code, out, _ = command("chat")
+    assert (code, out) == (0, "Hello é!\nHello é!\n")
+
+
+def test_chat_with_an_unknown_model(command: Command) -> None:
+    code, _, err = command("chat", "nope")
+    assert code == 4
+    assert "base" in err
+
+
+@pytest.mark.parametrize("verb", ["status", "ps", "peers", "ls", "run auto hi", "ping x", "chat"])
+def test_without_a_node(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setenv("DSLM_HOME", str(tmp_path))
+    assert app.main([*verb.split(), "--url", "http://127.0.0.1:9"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: no node answers at http://127.0.0.1:9")
+    assert "dslm up" in captured.err
+
+
+@pytest.mark.parametrize("url", ["https://x", "http://", "ftp://127.0.0.1", "http://h:port"])
+def test_a_url_that_is_none(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert app.main(["status", "--url", url]) == 1
+    assert "error: " in capsys.readouterr().err
+
+
+def test_something_else_at_the_address(capsys: pytest.CaptureFixture[str]) -> None:
+    import http.server
+
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            assert arguments, format
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Stranger)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    assert app.main(["status", "--url", f"http://127.0.0.1:{server.server_port}"]) == 1
+    thread.join()
+    server.server_close()
+    assert "no node of dslm" in capsys.readouterr().err
+
+
+def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["nonsense"], ["run"], ["status", "--nonsense"], ["logs", "-n", "x"], []):
+        assert app.main(arguments) == 2
+    assert app.main(["--help"]) == 0
+    capsys.readouterr()

@@ -1,0 +1,179 @@
+"""The referee: the real model in fp32 says, token for token, what transformers says."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from node.engine.base import EngineRequest, Generated
+from node.engine.model import LlamaModel
+from node.engine.torch_engine import EngineOptions, TorchEngine
+from node.hosting.read import read_model
+from node.hosting.weights import ModelWeights
+from protocols.messages.ask import ChatMessage, Sampling
+
+pytestmark = pytest.mark.integration
+
+PROMPTS = (
+    "Why is the sky blue?",
+    "Write a haiku about the sea, then translate it into French.",
+    "def fibonacci(n):\n    # complete this Python function\n" + "# keep it simple\n" * 40,
+)
+TOKENS = 32
+SAMPLED = Sampling(temperature=0.8, top_k=50, top_p=0.9, seed=7)
+
+
+@pytest.fixture(scope="module")
+def weights(smollm2_path: Path) -> ModelWeights:
+    return read_model(smollm2_path)
+
+
+@pytest.fixture(scope="module")
+def model(weights: ModelWeights) -> LlamaModel:
+    return LlamaModel(weights.config, weights.tensors, torch.float32, 2048)
+
+
+@pytest.fixture(scope="module")
+def prompts(weights: ModelWeights) -> list[tuple[int, ...]]:
+    return [weights.tokenizer.encode_chat([ChatMessage("user", text)]) for text in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def reference(smollm2_path: Path, prompts: list[tuple[int, ...]]) -> list[list[int]]:
+    """What transformers generates; the model is not kept."""
+    model = AutoModelForCausalLM.from_pretrained(
+        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
+    ).eval()
+    answers = []
+    with torch.inference_mode():
+        for prompt in prompts:
+            ids = torch.tensor([prompt])
+            output = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                pad_token_id=2,
+            )
+            answers.append(output[0, len(prompt) :].tolist())
+    return answers
+
+
+@pytest.fixture(scope="module")
+def transformers_tokenizer(smollm2_path: Path) -> Iterator[PreTrainedTokenizerBase]:
+    yield AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
+
+
+def run(
+    model: LlamaModel, requests: Sequence[EngineRequest], step_tokens: int = 128
+) -> dict[str, list[int]]:
+    engine = TorchEngine(model, EngineOptions(2048, 8192, 16, step_tokens))
+    answers: dict[str, list[int]] = {one.request_id: list(one.delivered) for one in requests}
+    for one in requests:
+        engine.submit(one)
+    while engine.has_work:
+        for output in engine.step():
+            if isinstance(output, Generated):
+                answers[output.request_id].append(output.token_id)
+    return answers
+
+
+def request(
+    name: str,
+    prompt: tuple[int, ...],
+    sampling: Sampling = Sampling(),  # noqa: B008
+    delivered: Sequence[int] = (),
+) -> EngineRequest:
+    return EngineRequest(name, prompt, TOKENS, sampling, frozenset(), tuple(delivered))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_alone_an_answer_is_that_of_transformers(
+    model: LlamaModel,
+    prompts: list[tuple[int, ...]],
+    reference: list[list[int]],
+    number: int,
+) -> None:
+    assert len(reference[number]) == TOKENS
+    assert run(model, [request("a", prompts[number])])["a"] == reference[number]
+
+
+def test_sixteen_at_once_with_prompts_in_chunks_are_those_of_transformers(
+    model: LlamaModel, prompts: list[tuple[int, ...]], reference: list[list[int]]
+) -> None:
+    requests = [request(str(number), prompts[number % 3]) for number in range(16)]
+    answers = run(model, requests, step_tokens=57)
+    for number in range(16):
+        assert answers[str(number)] == reference[number % 3]
+
+
+def test_an_answer_taken_over_in_the_middle_is_that_of_transformers(
+    model: LlamaModel, prompts: list[tuple[int, ...]], reference: list[list[int]]
+) -> None:
+    requests = [
+        request(str(cut), prompts[0], delivered=reference[0][:cut]) for cut in (1, 13, TOKENS - 1)
+    ]
+    for answer in run(model, requests).values():
+        assert answer == reference[0]
+
+
+def test_a_sampled_answer_taken_over_in_the_middle_is_the_undisturbed_one(
+    model: LlamaModel, prompts: list[tuple[int, ...]], reference: list[list[int]]
+) -> None:
+    whole = run(model, [request("a", prompts[0], SAMPLED)])["a"]
+    assert whole != reference[0]
+    requests = [
+        request(str(cut), prompts[0], SAMPLED, whole[:cut]) for cut in (0, 1, 13, TOKENS - 1)
+    ]
+    for answer in run(model, requests).values():
+        assert answer == whole
+
+
+def test_conversations_have_the_ids_of_transformers(
+    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    turns = [
+        ChatMessage("system", "You are terse."),
+        ChatMessage("user", "  Héllo 日本語 🐈‍⬛\n\n```py\nx = [1, 22]\n```  "),
+        ChatMessage("assistant", "Hi."),
+        ChatMessage("user", "What is 12*34?"),
+    ]
+    for messages in (turns, turns[1:2], turns[1:]):
+        wanted = transformers_tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        assert list(weights.tokenizer.encode_chat(messages)) == wanted
+
+
+def test_texts_have_the_ids_of_transformers(
+    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    source = Path(__file__).read_text("utf-8")
+    texts = [
+        *source.splitlines(),
+        source,
+        "naïve café ﬁ Ω≈ç√ ½ ² ٣ 二〇二四",
+        "\t\r\n \u3000x\u00a0y",
+    ]
+    for text in texts:
+        assert list(weights.tokenizer.encode_text(text)) == transformers_tokenizer.encode(text)
+
+
+def test_a_digit_after_several_spaces_is_split_as_the_model_was_trained(
+    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The model's own tokenizer and llama.cpp take digits out before they look at spaces.
+
+    transformers, when it rebuilds the tokenizer from a GGUF file, does not; if this fails, it has
+    learned to, and the test can go.
+    """
+    tokenizer = weights.tokenizer.tokenizer
+    spelled = [
+        tokenizer.id_to_token(token_id) for token_id in weights.tokenizer.encode_text("a  1")
+    ]
+    assert spelled == ["a", "ĠĠ", "1"]
+    assert transformers_tokenizer.tokenize("a  1") != spelled

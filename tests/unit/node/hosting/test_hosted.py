@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from node.engine.base import EngineRequest, Generated
+from node.engine.errors import EngineFailed
+from node.hosting import hosted
+from node.hosting.hosted import HostedSpec, cache_bytes, load_model
+from protocols.errors import ModelFileError
+from protocols.ids import SpecialistId
+from protocols.messages.ask import Sampling
+
+Make = Callable[..., Path]
+
+
+def spec(path: Path, **changes: Any) -> HostedSpec:
+    settings: dict[str, Any] = {"path": path, "specialist": SpecialistId("org/tiny"), "slots": 2}
+    return HostedSpec(**(settings | changes))
+
+
+async def test_a_loaded_model_answers_as_transformers_does(
+    make_gguf: Make, make_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    reference = make_llama()
+    heard: list[float] = []
+    model = await load_model(spec(make_gguf(reference)), heard.append)
+    prompt = model.tokenizer.encode_text("the cat sat on")
+    request = EngineRequest("a", prompt, 20, Sampling(), frozenset())
+    generation = model.generate(request)
+    outputs = [await generation.next() for _ in range(21)]
+    wanted = reference.generate(
+        torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None
+    )
+    assert [o.token_id for o in outputs if isinstance(o, Generated)] == wanted[0][
+        len(prompt) :
+    ].tolist()
+    assert heard[-1] == 1.0
+    assert model.statistics().generated_tokens == 20
+    await model.close()
+    with pytest.raises(EngineFailed):
+        model.generate(request)
+
+
+async def test_facts_of_a_loaded_model(make_folder: Make) -> None:
+    model = await load_model(spec(make_folder(), precision="bf16", context_length=100))
+    assert (model.specialist, model.base, model.precision) == ("org/tiny", "tiny-model", "bf16")
+    assert (model.context_length, model.slots) == (100, 2)
+    assert model.loop.context_length == 100
+    assert model.statistics().cache_tokens_total == 200
+    cache = 200 * 2 * 2 * 2 * 16 * 2
+    assert cache < model.size == model.parameters * 2 + cache + 2 * 100 * 16 * 2
+    await model.close()
+
+
+@pytest.mark.parametrize(("asked", "got"), [(0, 128), (64, 64), (1_000_000, 128)])
+async def test_the_context_is_at_most_the_models(make_gguf: Make, asked: int, got: int) -> None:
+    model = await load_model(spec(make_gguf(), context_length=asked))
+    assert model.context_length == got
+    await model.close()
+
+
+async def test_without_a_name_the_file_gives_one(make_gguf: Make) -> None:
+    model = await load_model(spec(make_gguf(), specialist=""))
+    assert model.specialist == "tiny-llama"
+    await model.close()
+
+
+async def test_too_little_memory_is_told_with_figures_before_loading(
+    make_gguf: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_gguf()
+    read: list[str] = []
+    monkeypatch.setattr(hosted, "LlamaModel", lambda *_: read.append("read"))
+    with pytest.raises(ModelFileError, match=r"needs \d+\.\d\d GiB .* fp32, 3051\.76 GiB for"):
+        await load_model(spec(path, slots=50_000_000))
+    assert read == []
+
+
+def test_the_cache_of_smollm2_is_as_large_as_known() -> None:
+    """22.5 KiB a token in bf16, 45 in fp32."""
+    from node.engine.config import LlamaConfig
+
+    config = LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 1e-5, 1e5)
+    assert cache_bytes(config, 1, "bf16") == 22.5 * 1024
+    assert cache_bytes(config, 1, "fp32") == 45 * 1024
+    assert config.parameters == 134_515_008
