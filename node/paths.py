@@ -3,12 +3,17 @@
 Knows folders and file names; must not know settings, and reads and writes nothing.
 """
 
+import hashlib
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 _APPLICATION = "dslm"
+_RUNTIME_BYTES_MAX = 72
+"""Leaves room for a folder and a socket with names of 34 bytes together."""
 SYSTEM_CONFIG_FILE = Path("/etc/dslm/config.toml")
 
 
@@ -34,6 +39,19 @@ class Paths:
     def log_file(self) -> Path:
         """What a node in the background writes."""
         return self.state / "dslm.log"
+
+    @property
+    def runtime(self) -> Path:
+        """For sockets, whose whole path may have 107 bytes only.
+
+        Below `state`, unless that is too long a path; then below the system's temporary folder,
+        where its user must check that it owns what is there.
+        """
+        folder = self.state / "run"
+        if len(os.fsencode(folder)) <= _RUNTIME_BYTES_MAX:
+            return folder
+        name = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"dslm-{os.getuid()}-{name}"
 
     @property
     def pid_file(self) -> Path:

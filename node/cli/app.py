@@ -27,7 +27,7 @@ from node.cli import (
     up,
     version,
 )
-from node.cli.exits import Exit, exit_of
+from node.cli.exits import Exit, advice_for, exit_of
 from node.cli.output import tell
 from protocols.errors import DslmError
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_app()(args=None if arguments is None else list(arguments), prog_name="dslm")
     except DslmError as error:
         tell(f"error: {error}")
+        if advice := advice_for(error):
+            tell(f"  {advice}")
         return exit_of(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

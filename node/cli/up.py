@@ -125,6 +125,9 @@ def _report(state: NodeState, invocation: Invocation, config: NodeConfig) -> Non
         return
     for problem in problems(state):
         show(f"# {problem}")
+    if config.network.bootstrap and state.known_peers <= 1:
+        tried = " ".join(config.network.bootstrap)
+        show(f"# no peer of network.bootstrap could be reached, trying again: {tried}")
     show("the node is up")
     for line in describe(state):
         show(line)

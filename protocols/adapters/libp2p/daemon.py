@@ -154,6 +154,7 @@ class Daemon:
         for answer in tuple(self.p2p._client.control._pending_calls.values()):
             if not answer.done():
                 answer.set_exception(P2PDaemonError("the network daemon died"))
+                answer.exception()  # nobody may be waiting; that is no reason for a warning
 
     async def stop(self) -> None:
         """End the daemon and everything attached to it; harmless when it is dead already."""
@@ -175,7 +176,8 @@ class Daemon:
             return
         control = self.p2p._client.control
         await self.p2p.shutdown()
-        await asyncio.wait([control._read_task, control._write_task])
+        for task in (control._read_task, control._write_task):
+            await asyncio.gather(task, return_exceptions=True)
 
     async def refresh_addresses(self) -> None:
         """Ask the daemon where it can be dialled now."""

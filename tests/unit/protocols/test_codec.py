@@ -28,7 +28,8 @@ def test_a_frame_survives_any_cut() -> None:
 
 def test_wanted_leads_to_exactly_one_frame() -> None:
     data = encode(TOKENS, b"payload") + encode(TOKENS)
-    reader, at, frames = decoder(), 0, []
+    reader, at = decoder(), 0
+    frames: list[Frame[ServerMessage]] = []
     while not frames:
         wanted = reader.wanted()
         frames = reader.feed(data[at : at + wanted])

@@ -60,7 +60,7 @@ def test_bytes_take_their_time() -> None:
 
 
 def test_a_slow_reader_holds_the_writer_up() -> None:
-    async def test(network: MemoryNetwork, client: MemoryPeer, server: MemoryPeer) -> None:
+    async def test(_: MemoryNetwork, client: MemoryPeer, server: MemoryPeer) -> None:
         release, got = asyncio.Event(), bytearray()
 
         async def lazy(stream: Stream) -> None:

@@ -100,7 +100,7 @@ def test_time_bounds() -> None:
     check_time(node(longest), NOW)
     with pytest.raises(RecordError, match="expired"):
         check_time(node(NOW), NOW)
-    with pytest.raises(RecordError, match="too long|longer"):
+    with pytest.raises(RecordError, match="longer"):
         check_time(node(longest + 1), NOW)
 
 
