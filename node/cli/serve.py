@@ -44,11 +44,11 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     api: ApiFlag = "",
     name: NameFlag = "",
     set_: SetFlag = [],  # noqa: B006
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    with_parent: Annotated[int, typer.Option("--with-parent", hidden=True)] = 0,
 ) -> None:
     """Run the node in the foreground."""
     if with_parent:
-        _end_with_parent()
+        _end_with_parent(with_parent)
     require_own_names()
     flags = SettingFlags(model, listen, api, name, set_)
     config = invocation.load(flags.pairs(), tuple(model)).config
@@ -85,11 +85,13 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the process that started this one ends, however it does."""
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM when process `parent`, which started this one, ends.
+
+    `UserError` if it has ended already.
+    """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         raise UserError("the kernel refuses to tie this process to the one that started it")

@@ -77,7 +77,8 @@ class TrialSwarm:
             "network.announce": "",
             "swarm.name": "trial",
         }
-        command = [sys.executable, "-m", "node", "serve", "--with-parent", "--home", str(home)]
+        command = [sys.executable, "-m", "node", "serve", "--home", str(home)]
+        command += ["--with-parent", str(os.getpid())]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
         command += ["--model", model]

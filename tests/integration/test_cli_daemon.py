@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.status import NodeState
 from node.paths import paths_below
 from node.process import find, stop
 
@@ -80,8 +80,13 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, models_dir: Path) -> Iterator[Home]:
-    made = Home(tmp_path / "home", models_dir)
+def home(models_dir: Path) -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="dh") as folder:
+        yield from _home(Path(folder) / "home", models_dir)
+
+
+def _home(folder: Path, models_dir: Path) -> Iterator[Home]:
+    made = Home(folder, models_dir)
     yield made
     stop(paths_below(made.folder).pid_file)
     give_up = time.monotonic() + 5
@@ -190,8 +195,3 @@ def test_a_port_that_is_taken(home: Home, key: str) -> None:
             assert ended.code == 1
             assert f"cannot listen on 127.0.0.1 port {port} ({key})" in ended.err
             assert "choose another port" in ended.err
-
-
-def test_state_has_the_shape_that_the_commands_read() -> None:
-    """The CLI reads the very structs that the node writes."""
-    assert NodeState.__module__ == "node.state"

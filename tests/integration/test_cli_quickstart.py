@@ -32,8 +32,9 @@ def _started_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short temporary folder for the nodes' homes."""
+    assert tmp_path.is_dir()  # Made before, where pytest keeps its own.
     with tempfile.TemporaryDirectory(prefix="dq") as name:
         monkeypatch.setenv("TMPDIR", name)
         monkeypatch.setattr(tempfile, "tempdir", None)

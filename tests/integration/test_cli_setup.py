@@ -1,5 +1,6 @@
 """The set-up of a working copy, on a package of three lines."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_too_little_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_old_python(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup.sys, "version_info", (3, 10, 1))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     with pytest.raises(SetupError, match=r"Python 3\.11 or newer"):
         set_up(root, root / ".venv", "dev")
 

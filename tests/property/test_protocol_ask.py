@@ -51,7 +51,7 @@ def _model(ask: Ask, received: list[ServerMessage]) -> int:
     return len(received)
 
 
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(
     st.integers(0, 6),
     st.lists(st.integers(0, 9), max_size=3).map(tuple),

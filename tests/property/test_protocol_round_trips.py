@@ -64,7 +64,8 @@ cuts = st.lists(st.integers(1, 50), min_size=1, max_size=5)
 
 
 def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(data[at : at + size])

@@ -5,6 +5,7 @@ hivemind has the same calls, but leaves its connection to the garbage collector 
 or when the caller gives up.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from hivemind.utils.multiaddr import Multiaddr
 from protocols.adapters.libp2p.pipe import Pipe, connect
 
 MESSAGE_BYTES_MAX = 1 << 20
+ANSWER_SECONDS = 1.0
 _VARINT_BYTES_MAX = 5
 
 
@@ -44,6 +46,16 @@ async def handle_streams(socket: Path, listener: Path, protocol: str) -> None:
     )
     kind = p2pd_pb2.Request.STREAM_HANDLER
     await _ask(socket, p2pd_pb2.Request(type=kind, streamHandler=request))
+
+
+async def is_answering(socket: Path) -> bool:
+    """Whether p2pd answers a request within a second."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await _ask(socket, p2pd_pb2.Request(type=p2pd_pb2.Request.IDENTIFY))
+    except (OSError, EOFError, ControlFailure, TimeoutError):
+        return False
+    return True
 
 
 async def open_stream(socket: Path, peer: PeerID, protocol: str) -> tuple[StreamHeader, Pipe]:

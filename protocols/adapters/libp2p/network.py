@@ -6,8 +6,8 @@ runs in the caller's event loop, under one task group.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +75,7 @@ class Libp2pNetwork:
         logging.addLevelName(logging.WARNING, "WARNING")  # hivemind renames it for everybody
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(RuntimeFolder(self._config.runtime_dir))
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks = await stack.enter_async_context(_task_group())
             peer_id = self._config.identity.peer_id
             self.transport = Libp2pTransport(peer_id, tasks)
             self.records = Libp2pRecords(peer_id, self._clock)
@@ -178,6 +178,17 @@ class Libp2pNetwork:
                     pause = REJOIN_SECONDS_FIRST
             except DslmError as error:
                 _logger.debug("cannot rejoin now: %s", error)
+
+
+@asynccontextmanager
+async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group that does not wrap what the body raises; its tasks must end by themselves."""
+    tasks = asyncio.TaskGroup()
+    await tasks.__aenter__()
+    try:
+        yield tasks
+    finally:
+        await tasks.__aexit__(None, None, None)
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

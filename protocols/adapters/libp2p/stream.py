@@ -8,6 +8,7 @@ must be in its messages; the death of p2pd itself is told apart.
 import asyncio
 from collections.abc import Callable
 
+from protocols.adapters.libp2p.control import is_answering
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.pipe import Pipe
 from protocols.errors import DslmError, PeerLost, TransportDown
@@ -32,6 +33,8 @@ class Libp2pStream:
         self._daemon = daemon
         self._on_release = on_release
         self._is_closed = False
+        self._is_daemon_dead = False
+        self._end_is_proven = False
 
     def __repr__(self) -> str:
         return f"<Libp2pStream {self._peer} {'closed' if self._is_closed else 'open'}>"
@@ -51,14 +54,14 @@ class Libp2pStream:
             raise self._lost() from error
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
-        """The next bytes; `b""` at the end."""
+        """The next bytes; `b""` at the end, after which only `close` makes sense."""
         if self._is_closed:
             raise self._lost()
         try:
             data = await self._pipe.receive(max_bytes)
         except OSError as error:
             raise self._lost() from error
-        if not data and (self._is_closed or self._daemon.is_dead()):
+        if not data and (self._is_closed or await self._is_daemon_lost()):
             raise self._lost()
         return data
 
@@ -86,8 +89,21 @@ class Libp2pStream:
         self._pipe.abort()
         self._on_release(self)
 
+    async def _is_daemon_lost(self) -> bool:
+        """Whether an end came from p2pd's death.
+
+        The kernel closes a dying process's sockets in no sure order, so only an answer proves life.
+        """
+        if self._end_is_proven:
+            return False
+        if not self._daemon.is_dead() and await is_answering(self._daemon.control):
+            self._end_is_proven = True
+            return False
+        self._is_daemon_dead = True
+        return True
+
     def _lost(self) -> DslmError:
-        if self._daemon.is_dead():
+        if self._is_daemon_dead or self._daemon.is_dead():
             return TransportDown("the network daemon died; it is being restarted")
         if self._is_closed:
             return PeerLost("the stream was closed at our end")

@@ -39,7 +39,7 @@ LLAMA3 = RopeScaling(
 )
 
 
-def reference(config: LlamaConfig, weights: TensorSource) -> LlamaForCausalLM:
+def reference(config: LlamaConfig, weights: TensorSource) -> Any:
     """The same weights in transformers' implementation."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:
@@ -50,7 +50,7 @@ def reference(config: LlamaConfig, weights: TensorSource) -> LlamaForCausalLM:
             "high_freq_factor": config.rope_scaling.high_frequency_factor,
             "original_max_position_embeddings": config.rope_scaling.original_context_length,
         }
-    model = LlamaForCausalLM(
+    model: Any = LlamaForCausalLM(
         ReferenceConfig(
             vocab_size=config.vocabulary_size,
             hidden_size=config.hidden_size,
@@ -64,7 +64,8 @@ def reference(config: LlamaConfig, weights: TensorSource) -> LlamaForCausalLM:
             rope_parameters=rope,
             tie_word_embeddings=config.tied_embeddings,
         )
-    ).eval()
+    )
+    model.eval()
     state = {"model.embed_tokens.weight": weights.read("embedding")}
     state["model.norm.weight"] = weights.read("final_norm")
     state["lm_head.weight"] = weights.read("embedding" if config.tied_embeddings else "head")

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections import Counter
 
@@ -23,7 +24,7 @@ def test_numbers_are_uniform_and_unrelated_over_positions_and_seeds() -> None:
         counts = Counter(int(number * 10) for number in numbers)
         chi_square = sum((counts[bin_] - 400) ** 2 / 400 for bin_ in range(10))
         assert chi_square < 27.9  # 9 degrees of freedom, p = 0.001
-        lag = sum((a - 0.5) * (b - 0.5) for a, b in zip(numbers, numbers[1:], strict=False))
+        lag = sum((a - 0.5) * (b - 0.5) for a, b in itertools.pairwise(numbers))
         assert abs(lag / 4000 * 12) < 0.06
 
 

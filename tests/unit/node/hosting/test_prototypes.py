@@ -7,7 +7,8 @@ from node.hosting.prototypes import make_prototypes, prototype_vector
 
 def directions(count: int, seed: int, dimensions: int = 384) -> NDArray[np.float32]:
     vectors = np.random.default_rng(seed).normal(size=(count, dimensions))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def test_one_vector_is_its_own_prototype_but_for_rounding() -> None:

@@ -1,0 +1,297 @@
+"""The run of one request: hedging, failover, deadlines, and who is blamed."""
+
+import random
+
+import pytest
+
+from coordinator.answer import (
+    AnswerRequest,
+    Completed,
+    Delta,
+    Resumed,
+    Route,
+    Routed,
+    Share,
+    Waiting,
+)
+from coordinator.dispatch.actions import Action, Drop, Emit, End, LookAgain, Predial, Start
+from coordinator.dispatch.candidates import Candidates
+from coordinator.dispatch.run import AnswerRun
+from coordinator.measure import PeerMeasurements
+from coordinator.routing.router import Choice
+from protocols.errors import (
+    Busy,
+    DeadlineExceeded,
+    NoCapacity,
+    NotHere,
+    PeerLost,
+    ProtocolError,
+    TooLong,
+    Unsupported,
+)
+from protocols.ids import PeerId, RequestId, SpecialistId
+from protocols.messages.ask import Accepted, Finished, Progress, Sampling, Text, Tokens
+from protocols.records import CapabilityCard
+
+A, B, C, ME = (PeerId(name) for name in ("a", "b", "c", "me"))
+
+
+class Scene:
+    """A run with peers a, b, ... of which earlier ones are faster; `digests` by peer."""
+
+    def __init__(
+        self, digests: dict[PeerId, str], budget: float = 60.0, route: Route = Route.ANY
+    ) -> None:
+        self.measurements = PeerMeasurements(ME)
+        for number, peer in enumerate(digests):
+            self.measurements.first_token(peer, 0.1 * 2**number)
+        self.cards = [
+            CapabilityCard(peer, "s", 1, 1e10, "law", digest, "b", "fp32", 100)
+            for peer, digest in digests.items()
+        ]
+        candidates = Candidates(lambda: self.cards, ME, self.measurements, random.Random(1))
+        request = AnswerRequest(
+            RequestId("r"), "law", Text("hi"), Sampling(), 4, budget, route=route
+        )
+        choice = Choice(SpecialistId("law"), "by name")
+        self.run = AnswerRun(request, choice, candidates, self.measurements, 0.0)
+
+    def say(self, number: int, position: int, *ids: int, now: float = 0.1) -> list[Action]:
+        return self.run.received(number, Tokens(position, ids, "t"), now, now)
+
+
+def three() -> Scene:
+    return Scene({A: "d", B: "d", C: "d"})
+
+
+def started(actions: list[Action]) -> list[tuple[int, PeerId, tuple[int, ...]]]:
+    return [(a.number, a.peer, a.ask.delivered) for a in actions if isinstance(a, Start)]
+
+
+def events(actions: list[Action]) -> list[object]:
+    return [action.event for action in actions if isinstance(action, Emit)]
+
+
+def test_an_undisturbed_answer() -> None:
+    scene = three()
+    first = scene.run.start(0.0)
+    assert events(first) == [Routed(SpecialistId("law"), A, "by name", (), B)]
+    assert started(first) == [(0, A, ())]
+    assert Predial(B) in first
+    assert scene.run.received(0, Accepted(1, 100, "d"), 0.1, 0.1) == []
+    assert events(scene.run.received(0, Progress("queued", 2), 0.1, 0.1)) == [
+        Waiting(A, "queued", 2)
+    ]
+    assert events(scene.say(0, 0, 5, 6)) == [Delta(A, 0, (5, 6), "t")]
+    *rest, end = scene.run.received(0, Finished("stop", "!", 1, 2), 0.5, 0.5)
+    assert end == End()
+    assert events(rest) == [
+        Completed(SpecialistId("law"), "stop", "!", 1, 2, 0.1, 0.5, (Share(A, 2),))
+    ]
+    assert scene.measurements.snapshot(A, 0.5).in_flight == 0
+
+
+def test_a_peer_lost_in_mid_answer_is_continued_and_alone_blamed() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.say(0, 0, 5, 6)
+    actions = scene.run.failed(0, PeerLost("gone"), 1.0)
+    assert started(actions) == [(1, B, (5, 6))]
+    assert scene.run.received(0, Tokens(2, (9,), ""), 1.0, 1.0) == []  # a late word of the lost one
+    assert events(scene.say(1, 2, 7, now=1.2)) == [
+        Resumed(A, B, 2, "peer_lost"),
+        Delta(B, 2, (7,), "t"),
+    ]
+    assert scene.measurements.snapshot(A, 1.2).failures == 1
+    assert scene.measurements.snapshot(B, 1.2).failures == 0
+
+
+def test_a_silent_peer_is_given_up_after_its_deadline() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.say(0, 0, 5, now=0.5)
+    scene.say(0, 1, 6, now=1.0)
+    assert scene.run.wake_at() == pytest.approx(1.0 + 8 * 0.5)
+    assert scene.run.tick(4.9) == []
+    actions = scene.run.tick(5.0)
+    assert Drop(0) in actions
+    assert started(actions) == [(1, B, (5, 6))]
+
+
+def test_a_client_that_is_slow_to_read_is_no_fault_of_the_peer() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.say(0, 0, 5, now=0.5)
+    scene.run.paused(30.0)
+    assert scene.run.tick(30.5) == []
+
+
+def test_a_late_first_token_is_hedged_and_the_first_wins() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    assert scene.run.wake_at() == pytest.approx(1.0)  # 4 x 0.1 s is less than a second
+    hedge = scene.run.tick(1.0)
+    assert started(hedge) == [(1, B, ())]
+    won = scene.say(1, 0, 5, now=1.1)
+    assert Drop(0) in won
+    assert events(won) == [Resumed(A, B, 0, "deadline_exceeded"), Delta(B, 0, (5,), "t")]
+    assert scene.measurements.expected_first_token(A) > 0.25  # remembered as slow
+    assert scene.measurements.snapshot(A, 1.1).failures == 0  # but not as failing
+
+
+def test_the_hedged_one_may_still_win() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.run.tick(1.0)
+    won = scene.say(0, 0, 5, now=1.1)
+    assert Drop(1) in won
+    assert events(won) == [Delta(A, 0, (5,), "t")]
+
+
+def test_progress_is_life_before_the_first_token() -> None:
+    scene = Scene({A: "d"})
+    scene.run.start(0.0)
+    for second in range(1, 30):
+        scene.run.received(0, Progress("prefill"), float(second), float(second))
+        assert not any(isinstance(action, Drop) for action in scene.run.tick(float(second)))
+    assert Drop(0) in scene.run.tick(29.0 + 5.0)
+
+
+def test_only_the_same_weights_carry_on() -> None:
+    scene = Scene({A: "d", B: "other", C: "d"})
+    scene.run.start(0.0)
+    scene.say(0, 0, 5)
+    assert started(scene.run.failed(0, PeerLost("gone"), 1.0)) == [(1, C, (5,))]
+
+
+def test_before_the_first_token_other_weights_may_answer() -> None:
+    scene = Scene({A: "d", B: "other"})
+    scene.run.start(0.0)
+    assert started(scene.run.failed(0, PeerLost("gone"), 1.0)) == [(1, B, ())]
+
+
+def test_the_weights_that_most_peers_have_are_preferred() -> None:
+    scene = Scene({A: "rare", B: "d", C: "d"})
+    assert started(scene.run.start(0.0)) == [(0, B, ())]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Tokens(1, (5,), ""),
+        Tokens(0, (1, 2, 3, 4, 5), ""),
+        Finished("stop", "", 1, 3),
+        Accepted(1, 1, "other weights"),
+    ],
+)
+def test_a_peer_that_breaks_the_protocol_is_replaced(
+    message: Tokens | Finished | Accepted,
+) -> None:
+    scene = three()
+    scene.run.start(0.0)
+    actions = scene.run.received(0, message, 0.1, 0.1)
+    assert actions[0] == Drop(0)
+    assert started(actions) == [(1, B, ())]
+
+
+def test_busy_peers_are_waited_for_when_there_is_nobody_else() -> None:
+    scene = Scene({A: "d"})
+    scene.run.start(0.0)
+    waiting = scene.run.failed(0, Busy("full", 3.0), 0.1)
+    assert waiting == [LookAgain()]
+    assert started(scene.run.tick(2.0)) == []
+    assert started(scene.run.tick(3.2)) == [(1, A, ())]
+    assert scene.measurements.snapshot(A, 3.2).failures == 0
+
+
+def test_busy_beyond_the_budget_is_no_capacity() -> None:
+    scene = Scene({A: "d"}, budget=5.0)
+    scene.run.start(0.0)
+    (end,) = scene.run.failed(0, Busy("full", 30.0), 0.1)
+    assert isinstance(end, End)
+    assert isinstance(end.error, NoCapacity)
+    assert end.error.retry_after == pytest.approx(30.0)
+
+
+def test_a_new_replica_is_found_while_nobody_is_left() -> None:
+    scene = Scene({A: "d"})
+    scene.run.start(0.0)
+    scene.say(0, 0, 5)
+    assert scene.run.failed(0, NotHere("unloaded"), 1.0) == [LookAgain()]
+    scene.cards.append(CapabilityCard(B, "s", 1, 1e10, "law", "d", "b", "fp32", 100))
+    assert started(scene.run.tick(scene.run.wake_at())) == [(1, B, (5,))]
+
+
+def test_nobody_left_is_no_capacity_soon_and_locally_at_once() -> None:
+    scene = Scene({A: "d"})
+    scene.run.start(0.0)
+    scene.run.failed(0, NotHere("unloaded"), 1.0)
+    actions: list[Action] = []
+    while not actions:
+        now = scene.run.wake_at()
+        actions = scene.run.tick(now)
+    assert now <= 4.5
+    assert isinstance(actions[0], End)
+    assert isinstance(actions[0].error, NoCapacity)
+    local = Scene({ME: "d"}, route=Route.LOCAL)
+    local.run.start(0.0)
+    (end,) = local.run.failed(0, NotHere("unloaded"), 1.0)
+    assert isinstance(end, End)
+
+
+def test_faults_of_the_caller_end_the_request() -> None:
+    for error in (TooLong(100, 200), Unsupported("what")):
+        scene = three()
+        scene.run.start(0.0)
+        assert scene.run.failed(0, error, 0.1) == [End(error)]
+        assert scene.measurements.snapshot(A, 0.1).failures == 0
+
+
+def test_too_long_for_one_may_fit_another() -> None:
+    scene = three()
+    scene.cards[1] = CapabilityCard(B, "s", 1, 1e10, "law", "d", "b", "fp32", 500)
+    scene.run.start(0.0)
+    assert started(scene.run.failed(0, TooLong(100, 200), 0.1)) == [(1, B, ())]
+
+
+def test_the_budget_ends_a_steady_stream() -> None:
+    scene = Scene({A: "d"}, budget=5.0)
+    scene.run.start(0.0)
+    scene.say(0, 0, 5, now=4.9)
+    (drop, end) = scene.say(0, 1, 6, now=5.0)
+    assert drop == Drop(0)
+    assert isinstance(end, End)
+    assert isinstance(end.error, DeadlineExceeded)
+    assert scene.run.tick(6.0) == []
+
+
+def test_one_peer_that_keeps_failing_is_asked_a_few_times_only() -> None:
+    scene = Scene({A: "d"})
+    attempts, now = len(started(scene.run.start(0.0))), 0.0
+    actions: list[Action] = []
+    while not any(isinstance(action, End) for action in actions):
+        actions = scene.run.failed(attempts - 1, PeerLost("gone"), now)
+        while not actions or actions == [LookAgain()]:
+            now = scene.run.wake_at()
+            actions = scene.run.tick(now)
+        attempts += len(started(actions))
+    assert attempts == 4
+    assert now < 10.0
+
+
+def test_a_liar_is_not_asked_again() -> None:
+    scene = Scene({A: "d"})
+    scene.run.start(0.0)
+    scene.run.failed(0, ProtocolError("nonsense"), 0.1)
+    while not (actions := scene.run.tick(scene.run.wake_at())):
+        pass
+    assert isinstance(actions[0], End)
+
+
+def test_leaving_frees_everything() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.run.tick(1.0)
+    scene.run.close()
+    assert [scene.measurements.snapshot(peer, 1.0).in_flight for peer in (A, B)] == [0, 0]
+    assert scene.say(0, 0, 5) == []
