@@ -17,6 +17,7 @@ from protocols.errors import (
     ProtocolError,
     TooLong,
     TransportDown,
+    Unsupported,
 )
 from protocols.ids import PeerId
 from protocols.records import CapabilityCard
@@ -88,7 +89,7 @@ class Candidates:
                 past.is_excluded = True
                 self._context_needed = max(self._context_needed, error.requested)
                 return
-            case NotHere():
+            case NotHere() | Unsupported():
                 past.is_excluded = True
                 return
             case ProtocolError():

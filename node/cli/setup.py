@@ -1,6 +1,6 @@
 """Makes the virtual environment of a working copy, with what was tested and nothing else.
 
-Knows venv and pip. Runs before anything is installed, so it imports the standard library only.
+Knows venv and pip. Runs before anything is installed, so all that it imports is the standard library.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.child import child
+
 ROOT = Path(__file__).resolve().parents[2]
 _STAMP = "dslm-setup"
 _NEEDED_GB = 3.0
 """An environment with the CPU build of torch, with room to unpack."""
 _NEEDED_WITH_CUDA_GB = 12.0
-_STOP_SECONDS = 5.0
 
 
 class SetupError(Exception):
@@ -126,17 +127,8 @@ def _works(python: Path) -> bool:
 
 def _run(command: list[str], trouble: str) -> None:
     """Run with its output on stderr; `SetupError(trouble)` if it fails. It does not outlive us."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)  # noqa: S603
-    try:
+    with child(command) as process:
         code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
     if code != 0:
         raise SetupError(trouble)
 

