@@ -30,9 +30,9 @@ class DiscoverySettings:
     """Times are in seconds."""
 
     first_pause: float = 0.3
-    """Pause after the first round that found nobody; doubled after each further one."""
+    """Pause after the first round; doubled after each further one, up to `period`."""
     period: float = 15.0
-    """Pause between rounds once somebody is known."""
+    """Pause between rounds once the swarm is found."""
     jitter: float = 0.25
     """Each pause is longer or shorter by up to this share."""
     renew_before: float = 25.0
@@ -84,12 +84,16 @@ class Discovery:
         self._running: dict[str, asyncio.Event] = {}
 
     async def run(self) -> None:
-        """Refresh for ever: in quick succession until somebody is found, then at leisure."""
-        pause = self._settings.first_pause
+        """Refresh for ever: in quick succession while the swarm is being found, then at leisure.
+
+        It counts as found when a round leads to somebody, and to nobody new.
+        """
+        pause, known = self._settings.first_pause, 0
         while True:
-            refreshed = await self.refresh()
-            if refreshed.peers:
+            peers = (await self.refresh()).peers
+            if peers and peers <= known:
                 pause = self._settings.period
+            known = peers
             share = self._rng.uniform(-self._settings.jitter, self._settings.jitter)
             await asyncio.sleep(pause * (1 + share))
             pause = min(2 * pause, self._settings.period)

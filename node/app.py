@@ -43,7 +43,6 @@ from protocols.ports import Clock
 from protocols.records import CapabilityCard
 from protocols.signing import Identity
 
-_RUNTIME_FOLDER = "run"
 _LAST_WORDS_SECONDS = 1.0
 """Of the time to drain, what is kept for telling clients that their answer was cut short."""
 _log = logging.getLogger(__name__)
@@ -55,14 +54,40 @@ async def run(config: NodeConfig) -> None:
     Raises a `UserError` for whatever the owner can mend: a taken port, a missing model, a damaged
     identity.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running_node(config) as node:
-        _log.info("ready: API at %s, peer %s", node.gateway.url, node.ground.identity.peer_id)
-        await stop.wait()
-        await node.drain()
+    ending = _Ending()
+    try:
+        async with running_node(config) as node:
+            _log.info("ready: API at %s, peer %s", node.gateway.url, node.ground.identity.peer_id)
+            await ending.wait()
+            await node.drain()
+    except asyncio.CancelledError:
+        if not ending.is_asked:
+            raise
+        _log.info("stopped while starting")
+
+
+class _Ending:
+    """SIGTERM and SIGINT: cancel the running task while it starts, ask it to end once it waits."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_waiting = False
+        self._asked = asyncio.Event()
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask)
+
+    async def wait(self) -> None:
+        """Until a signal comes."""
+        self._is_waiting = True
+        await self._asked.wait()
+
+    def _ask(self) -> None:
+        if not self.is_asked and not self._is_waiting and self._task is not None:
+            self._task.cancel()
+        self.is_asked = True
+        self._asked.set()
 
 
 @asynccontextmanager
@@ -134,33 +159,10 @@ class Node:
             ground.rng,
             self.profile.offer,
         )
-        self.coordinator = Coordinator(
-            CoordinatorParts(
-                me,
-                self.directory,
-                self.discovery,
-                network.transport,
-                self.service,
-                ground.encoder,
-                ground.clock,
-                ground.rng,
-                ground.tasks,
-            )
-        )
+        self.coordinator = self._make_coordinator()
         self.metrics = self._make_metrics()
         self.view = LiveView(self._facts(name), self._view_parts(swarm))
-        self.gateway = Gateway(
-            _Answers(self.metrics.observed(self.coordinator.answer)),
-            self.view,
-            GatewayConfig(
-                host=config.api.host,
-                port=config.api.port,
-                body_bytes_max=config.api.body_max,
-                drain=max(0.0, config.node.drain - _LAST_WORDS_SECONDS),
-            ),
-            clock=ground.clock,
-            rng=ground.rng,
-        )
+        self.gateway = self._make_gateway()
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Serve peers, announce, look for others, then open the door to people."""
@@ -187,6 +189,37 @@ class Node:
                 await self.service.wait_idle()
         except TimeoutError:
             _log.info("cut short: %d answers to peers", self.service.inside)
+
+    def _make_coordinator(self) -> Coordinator:
+        ground = self.ground
+        return Coordinator(
+            CoordinatorParts(
+                ground.identity.peer_id,
+                self.directory,
+                self.discovery,
+                ground.network.transport,
+                self.service,
+                ground.encoder,
+                ground.clock,
+                ground.rng,
+                ground.tasks,
+            )
+        )
+
+    def _make_gateway(self) -> Gateway:
+        config = self.ground.config
+        return Gateway(
+            _Answers(self.metrics.observed(self.coordinator.answer)),
+            self.view,
+            GatewayConfig(
+                host=config.api.host,
+                port=config.api.port,
+                body_bytes_max=config.api.body_max,
+                drain=max(0.0, config.node.drain - _LAST_WORDS_SECONDS),
+            ),
+            clock=self.ground.clock,
+            rng=self.ground.rng,
+        )
 
     def _make_metrics(self) -> Metrics:
         metrics = Metrics(self.ground.clock)
@@ -248,7 +281,7 @@ def _network_config(config: NodeConfig, identity: Identity) -> Libp2pConfig:
     return Libp2pConfig(
         identity,
         config.network.listen,
-        config.paths.state / _RUNTIME_FOLDER,
+        config.paths.runtime,
         config.network.bootstrap,
     )
 

@@ -1,6 +1,6 @@
 """Makes the virtual environment of a working copy, with what was tested and nothing else.
 
-Knows venv and pip. Runs before anything is installed, so all that it imports is the standard library.
+Knows venv and pip. It runs before anything is installed, so it needs the standard library only.
 """
 
 import argparse

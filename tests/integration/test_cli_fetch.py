@@ -58,6 +58,11 @@ def _left(models: Path) -> list[str]:
     return sorted(path.name for path in models.iterdir()) if models.exists() else []
 
 
+def _children(pid: int) -> list[str]:
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for file in files for child in file.read_text().split()]
+
+
 def _pinned(wheel: Path, member: str, content: bytes) -> PinnedFile:
     return PinnedFile(
         requirement="sample==1.0",
@@ -311,11 +316,10 @@ def test_an_interrupted_download_leaves_neither_pip_nor_files(tmp_path: Path, mo
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     give_up = time.monotonic() + 20
-    while not (started := children.read_text().split()):
+    while not (started := _children(process.pid)):
         assert time.monotonic() < give_up
-        time.sleep(0.05)
+        time.sleep(0.005)
     process.send_signal(2)
     _, errors = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors

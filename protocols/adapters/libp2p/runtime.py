@@ -6,6 +6,7 @@ Knows files and locks; must not know what is put into the folder.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ class RuntimeFolder:
     def __enter__(self) -> "RuntimeFolder":
         try:
             self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._require_own()
             self._sweep()
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent)).absolute()
         except OSError as error:
@@ -62,6 +64,15 @@ class RuntimeFolder:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         return path
+
+    def _require_own(self) -> None:
+        """The parent may lie in a folder that all users share: somebody else may have made it."""
+        found = self._parent.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ConfigError(
+                f"{self._parent} belongs to another user; remove it or have it removed"
+            )
+        self._parent.chmod(0o700)
 
     def _check_length(self) -> None:
         length = len(os.fsencode(self.path / _LONGEST_NAME))
