@@ -12,6 +12,9 @@ import multiaddr  # type: ignore[import-not-found,unused-ignore]
 import trio  # type: ignore[import-not-found,unused-ignore]
 from libp2p import new_host  # type: ignore[import-not-found,unused-ignore]
 from libp2p.abc import INetStream  # type: ignore[import-not-found,unused-ignore]
+from libp2p.custom_types import (  # type: ignore[import-not-found,unused-ignore]
+    TProtocol,
+)
 from libp2p.network.stream.exceptions import (  # type: ignore[import-not-found,unused-ignore]
     StreamEOF,
     StreamError,
@@ -20,7 +23,7 @@ from libp2p.peer.peerinfo import (  # type: ignore[import-not-found,unused-ignor
     info_from_p2p_addr,
 )
 
-RAW = "/hop/raw/1"
+RAW = TProtocol("/hop/raw/1")
 BYTES = 1_152
 
 
@@ -50,7 +53,7 @@ async def measure(address: str, protocol: str, trips: int) -> None:
     async with host.run(listen_addrs=[]):
         info = info_from_p2p_addr(multiaddr.Multiaddr(address))
         await host.connect(info)
-        stream = await host.new_stream(info.peer_id, [protocol])
+        stream = await host.new_stream(info.peer_id, [TProtocol(protocol)])
         times = []
         for _ in range(trips):
             before = time.perf_counter()

@@ -149,6 +149,15 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def let_threads_sleep() -> None:
+    """Have OpenMP threads sleep while they wait; call it before torch is imported.
+
+    Spinning, the default, was never quicker here, and made a node more than ten times slower on a
+    machine that did anything else (docs/LOG.md). A setting of the owner's wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def derived_model_id(path: str) -> str:
     """The specialist id of a model without one: the last part of its path, in lower case."""
     last = path.rstrip("/").rsplit("/", 1)[-1].split("==")[0].removeprefix("pkg:").split("@")[0]

@@ -18,7 +18,7 @@ from node.cli.progress import Bars
 from node.cli.serve_log import set_up_logging
 from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
 from node.cli.verb import Invocation, verb
-from node.config import NodeConfig
+from node.config import NodeConfig, let_threads_sleep
 from node.process import RunningNode, hold
 from protocols.errors import DslmError, UserError
 from protocols.versions import SOFTWARE
@@ -62,6 +62,7 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
 
 
 def _run(config: NodeConfig) -> None:
+    let_threads_sleep()
     import asyncio
 
     from node.app import run

@@ -18,6 +18,9 @@ from libp2p.abc import INetStream  # type: ignore[import-not-found,unused-ignore
 from libp2p.crypto.ed25519 import (  # type: ignore[import-not-found,unused-ignore]
     create_new_key_pair,
 )
+from libp2p.custom_types import (  # type: ignore[import-not-found,unused-ignore]
+    TProtocol,
+)
 from libp2p.network.stream.exceptions import (  # type: ignore[import-not-found,unused-ignore]
     StreamEOF,
     StreamError,
@@ -277,10 +280,11 @@ class PyLibp2pTransport:
         if not self._host.get_network().connections.get(remote):
             await self._connect_any(peer, addresses)
 
-        async def open_it(choices: list[str]) -> INetStream:
-            return await self._host.new_stream(remote, choices)
+        async def open_it(choice: TProtocol) -> INetStream:
+            return await self._host.new_stream(remote, [choice])
 
-        stream = await self._reach(open_it, [protocol], OPEN_SECONDS, f"{protocol} at {peer}")
+        wanted = TProtocol(protocol)
+        stream = await self._reach(open_it, wanted, OPEN_SECONDS, f"{protocol} at {peer}")
         return PyLibp2pStream(peer, stream, self._trio)
 
     async def serve(self, protocol: str, handler: StreamHandler) -> None:
