@@ -62,8 +62,13 @@ class TrialSwarm:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, model: str, bootstrap: Sequence[str] = ()) -> TrialNode:
-        """Start a node that hosts `model` (`none`: nothing), joining through `bootstrap`."""
+    def start(
+        self, name: str, model: str, bootstrap: Sequence[str] = (), models_toml: str = ""
+    ) -> TrialNode:
+        """Start a node that hosts `model` (`none`: nothing), joining through `bootstrap`.
+
+        With `models_toml`, the `[[models]]` of a configuration file, `model` is not looked at.
+        """
         if self._folder is None:
             raise UserError("a trial swarm is used in a with block")
         home = self._folder / name
@@ -81,7 +86,10 @@ class TrialSwarm:
         command += ["--with-parent", str(os.getpid())]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
-        command += ["--model", model]
+        if models_toml:
+            (home / "config.toml").write_text(models_toml, encoding="utf-8")
+        else:
+            command += ["--model", model]
         log = home / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)

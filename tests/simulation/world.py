@@ -29,7 +29,8 @@ class Plan:
     peers: int = 200
     specialists: int = 10
     requests: int = 200
-    deaths: int = 40
+    deaths: int = 45
+    """Peers that are struck: `frozen` of them stand still for a while, the others are killed."""
     frozen: int = 5
     settle: float = 6.0
     """Requests begin after this time, and trouble with them."""
