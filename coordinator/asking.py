@@ -64,6 +64,11 @@ async def _leave(stream: Stream, conversation: ClientAsk) -> None:
             await stream.close()
     except (DslmError, TimeoutError):
         stream.abort()
+    except (
+        asyncio.CancelledError
+    ):  # cancelled a second time: the peer must learn of it all the same
+        stream.abort()
+        raise
 
 
 def _encode(ask: Ask) -> bytes:

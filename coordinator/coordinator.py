@@ -73,7 +73,7 @@ class Coordinator:
         first = candidates.next(now, None)
         if not isinstance(first, CapabilityCard):
             raise NoCapacity(f"No reachable peer can answer with {choice.specialist} now.")
-        second = candidates.next(now, first.model_digest, but=[PeerId(first.peer)])
+        second = candidates.next(now, first, but=[PeerId(first.peer)])
         return Routed(
             specialist=choice.specialist,
             peer=PeerId(first.peer),

@@ -117,19 +117,18 @@ class Discovery:
 
     async def _find(self, key: str) -> None:
         """A targeted lookup; callers that want the same one at the same time share it."""
-        if key in self._running:
+        while key in self._running:  # again, if who looked was cancelled before the end
             await self._running[key].wait()
-            return
         now = self._clock.monotonic()
         if now - self._asked.get(key, float("-inf")) < self._settings.targeted_pause:
             return
         done = self._running[key] = asyncio.Event()
         try:
             await self._follow(key, _Tally())
+            self._remember(key)
         finally:
             del self._running[key]
             done.set()
-            self._remember(key)
 
     def _remember(self, key: str) -> None:
         self._asked.pop(key, None)

@@ -191,7 +191,7 @@ def _listed(sources: Iterable[str]) -> object:
     tables: list[dict[str, object]] = []
     for source in chosen:
         name, equals, path = source.partition("=")
-        has_id = bool(equals) and not path.startswith("=") and "/" not in name[:1]
+        has_id = bool(equals) and not path.startswith("=") and not name.startswith(("/", ".", "~"))
         tables.append({"id": name, "path": path} if has_id else {"path": source})
     return tables if tables else NO_MODELS
 

@@ -81,7 +81,7 @@ def find(pid_file: Path, waiting: Waiting = Waiting()) -> RunningNode | None:
                 if _try_lock(file, fcntl.LOCK_SH):
                     return None
                 return msgspec.json.decode(file.read(), type=RunningNode)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except msgspec.DecodeError as error:  # Locked and not yet written, or just emptied.
             if waiting.now() > give_up:

@@ -20,12 +20,19 @@ _READ_BYTES_MAX = 65_536
 class Channel(Generic[MessageT]):
     """One stream on which messages of `union` arrive and any message can be sent.
 
+    A message that arrives may carry `payload_max` raw bytes; the protocols so far carry none.
+
     Deadlines are the caller's: wrap calls in `asyncio.timeout`. Cancelling `receive` loses nothing.
     """
 
-    def __init__(self, stream: Stream, union: Any) -> None:  # noqa: ANN401  (a union is no type)
+    def __init__(
+        self,
+        stream: Stream,
+        union: Any,  # noqa: ANN401  (a union is no type)
+        payload_max: int = 0,
+    ) -> None:
         self.stream = stream
-        self._decoder: FrameDecoder[MessageT] = FrameDecoder(union)
+        self._decoder: FrameDecoder[MessageT] = FrameDecoder(union, payload_max=payload_max)
         self._ready: deque[Frame[MessageT]] = deque()
 
     async def send(self, message: msgspec.Struct, payload: bytes = b"") -> None:

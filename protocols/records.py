@@ -53,8 +53,8 @@ class NodeRecord(Struct, frozen=True, tag="node"):
 class CapabilityCard(Struct, frozen=True, tag="card"):
     """A peer says that it hosts a specialist, and what the specialist is good at.
 
-    `model_digest` names weights and tokenizer: replicas with the same digest continue each other's
-    answers. A card with neither domains nor prototypes is a plain base; `auto` falls back on one.
+    `model_digest` names weights and tokenizer: replicas with the same digest and precision continue
+    each other's answers. A card with neither domains nor prototypes is a plain base; `auto` falls back on one.
     `encoder` names the sentence encoder in whose space the prototypes lie.
     """
 

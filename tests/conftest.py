@@ -5,7 +5,6 @@ which a test skips for any other reason fails.
 """
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,35 +12,34 @@ import pytest
 _unexpected = pytest.StashKey[list[str]]()
 
 
+class SkipWatch:
+    """Notes skips that were not expected. Looks at reports, which arrive in one process even when
+    several run the tests.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        allowed = os.environ.get("DSLM_ALLOWED_SKIPS")
+        self._expected = Path(allowed).read_text().splitlines() if allowed else None
+        self._config = config
+        self._config.stash[_unexpected] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._note(report.nodeid, report.longrepr)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._note(report.nodeid, report.longrepr)
+
+    def _note(self, test: str, told: object) -> None:
+        reason = str(told[2] if isinstance(told, tuple) else told).removeprefix("Skipped: ")
+        lines = self._expected
+        if lines is not None and not any(line and reason.startswith(line) for line in lines):
+            self._config.stash[_unexpected].append(f"{test}: {reason}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_unexpected] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
-        _note_skip(item, str(call.excinfo.value) if call.excinfo else "no reason")
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    report = yield
-    if report.skipped:
-        _note_skip(collector, str(report.longrepr).partition("Skipped: ")[2].rstrip("'\")"))
-    return report
-
-
-def _note_skip(node: pytest.Item | pytest.Collector, reason: str) -> None:
-    allowed = os.environ.get("DSLM_ALLOWED_SKIPS")
-    lines = Path(allowed).read_text().splitlines() if allowed else [""]
-    if allowed and not any(line and reason.startswith(line) for line in lines):
-        node.config.stash[_unexpected].append(f"{node.nodeid}: {reason}")
+    config.pluginmanager.register(SkipWatch(config))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -61,15 +61,15 @@ class Candidates:
         self._context_needed = 0
 
     def next(
-        self, now: float, digest: str | None, but: Collection[PeerId] = ()
+        self, now: float, like: CapabilityCard | None, but: Collection[PeerId] = ()
     ) -> CapabilityCard | Later | None:
         """Whom to ask: a card, or when to look again, or None when nobody is left.
 
-        With `digest`, only peers with these very weights: an answer that has begun goes on with
-        no others. Without, those weights are preferred that most peers have, so that somebody
-        can carry on.
+        With `like`, only peers with its weights in its precision: an answer that has begun goes
+        on with no others, since they would choose other tokens. Without, those weights are
+        preferred that most peers have, so that somebody can carry on.
         """
-        eligible = [card for card in self._view() if self._may(card, digest, but)]
+        eligible = [card for card in self._view() if self._may(card, like, but)]
         ready = [card for card in eligible if self._rests_until(card) <= now]
         if ready:
             return self._best(ready, now)
@@ -106,17 +106,19 @@ class Candidates:
         if ranked[0].peer == self._me:
             return ranked[0]
         counts = Counter(
-            card.model_digest for card in ranked if not self._is_failing(card, now)
-        ) or Counter(card.model_digest for card in ranked)
-        common = min(counts, key=lambda digest: (-counts[digest], digest))
-        return next(card for card in ranked if card.model_digest == common)
+            _weights(card) for card in ranked if not self._is_failing(card, now)
+        ) or Counter(_weights(card) for card in ranked)
+        common = min(counts, key=lambda weights: (-counts[weights], weights))
+        return next(card for card in ranked if _weights(card) == common)
 
-    def _may(self, card: CapabilityCard, digest: str | None, but: Collection[PeerId]) -> bool:
+    def _may(
+        self, card: CapabilityCard, like: CapabilityCard | None, but: Collection[PeerId]
+    ) -> bool:
         past = self._past.get(PeerId(card.peer))
         return (
             card.peer not in but
             and not (past and past.is_excluded)
-            and (digest is None or card.model_digest == digest)
+            and (like is None or _weights(card) == _weights(like))
             and card.context_length >= self._context_needed
         )
 
@@ -126,3 +128,8 @@ class Candidates:
 
     def _is_failing(self, card: CapabilityCard, now: float) -> bool:
         return self._measurements.snapshot(PeerId(card.peer), now).failing_for > 0
+
+
+def _weights(card: CapabilityCard) -> tuple[str, str]:
+    """What decides the next token: one file rounded to bf16 is another model than in fp32."""
+    return card.model_digest, card.precision

@@ -93,7 +93,7 @@ class AnswerRun:
         self._delivery = Delivery(request.max_tokens)
         self._active: dict[int, _Attempt] = {}
         self._attempts = 0
-        self._digest: str | None = None
+        self._like: CapabilityCard | None = None
         self._speaker: PeerId | None = None
         self._first_token_at: float | None = None
         self._last_error: DslmError | None = None
@@ -213,7 +213,7 @@ class AnswerRun:
             actions += self._win(attempt, tokens.position, arrived)
         attempt.has_tokens = True
         attempt.last_tokens = arrived
-        self._digest = attempt.card.model_digest
+        self._like = attempt.card
         if self._first_token_at is None:
             self._first_token_at = arrived
         return [*actions, Emit(delta)]
@@ -255,7 +255,7 @@ class AnswerRun:
         """Ask the next peer, or wait for one, or give up."""
         if self._attempts >= ATTEMPTS_MAX:
             return self._end(self._give_up(now))
-        match self._candidates.next(now, self._digest):
+        match self._candidates.next(now, self._like):
             case CapabilityCard() as card:
                 return self._start(card, now)
             case Later(at) if at < self._deadline:
@@ -273,7 +273,7 @@ class AnswerRun:
         busy = [attempt.peer for attempt in self._active.values()]
         if self._attempts >= ATTEMPTS_MAX:
             return []
-        card = self._candidates.next(now, self._digest, but=busy)
+        card = self._candidates.next(now, self._like, but=busy)
         return self._start(card, now) if isinstance(card, CapabilityCard) else []
 
     def _start(self, card: CapabilityCard, now: float) -> list[Action]:
@@ -283,8 +283,8 @@ class AnswerRun:
         self._measurements.started(attempt.peer)
         self._look_at = self._look_until = None
         asked = [other.peer for other in self._active.values()]
-        digest = card.model_digest if self._digest is None else self._digest
-        second = self._candidates.next(now, digest, but=asked)
+        like = card if self._like is None else self._like
+        second = self._candidates.next(now, like, but=asked)
         actions: list[Action] = []
         if self._speaker is None:
             self._speaker = attempt.peer
@@ -369,7 +369,7 @@ class AnswerRun:
         last = f" The last one said: {self._last_error}" if self._last_error else ""
         left = "any more" if self._delivery.position else "now"
         error = NoCapacity(f"No reachable peer can answer with {name} {left}.{last}")
-        match self._candidates.next(now, self._digest):
+        match self._candidates.next(now, self._like):
             case Later(at):
                 error.retry_after = max(at - now, error.retry_after)
             case _:

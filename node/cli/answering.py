@@ -5,6 +5,7 @@ Knows the API's event stream as a client; must not know where text and notes are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -16,12 +17,27 @@ _DATA = "data: "
 _NOTE = ": dslm "
 _DONE = "[DONE]"
 
+RouteName = Literal["any", "local"]
+"""Which peers may see the prompt."""
+
 
 class ChatMessage(Struct, frozen=True):
     """One turn of a conversation."""
 
     role: str
     content: str
+
+
+class StreamOptions(Struct, frozen=True):
+    """What a stream tells besides the text."""
+
+    include_usage: bool
+
+
+class OwnOptions(Struct, frozen=True):
+    """dslm's own part of a request."""
+
+    route: RouteName
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,6 +49,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tokens: int | UnsetType = UNSET
     temperature: float | UnsetType = UNSET
     seed: int | UnsetType = UNSET
+    stream_options: StreamOptions | UnsetType = UNSET
+    dslm: OwnOptions | UnsetType = UNSET
 
 
 class Share(Struct, frozen=True):
@@ -72,21 +90,20 @@ class Note(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True):
-    """A part of a message."""
+    """What a chunk adds."""
 
     content: str | None = None
 
 
 class Choice(Struct, frozen=True):
-    """The only choice of a chunk (`delta`) or of a whole answer (`message`)."""
+    """The only choice of a chunk."""
 
     delta: Text = Text()
-    message: Text = Text()
     finish_reason: str | None = None
 
 
 class Chunk(Struct, frozen=True):
-    """A chunk of a stream, or a whole answer."""
+    """A piece of a streamed answer."""
 
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
@@ -105,11 +122,12 @@ class Answer:
 
 
 def ask_whole(client: Client, request: ChatRequest) -> Answer:
-    """The answer in one piece; errors as of `Client.get`."""
-    chunk = client.post("/v1/chat/completions", request, Chunk)
-    choice = chunk.choices[0] if chunk.choices else Choice()
-    text, reason = choice.message.content or "", choice.finish_reason or "stop"
-    return Answer(text, reason, chunk.dslm or Report(), chunk.usage)
+    """The answer in one piece, with its counts; errors as of `ask_streaming`.
+
+    It is streamed all the same: a long answer would be silent for longer than `Client` waits.
+    """
+    counted = msgspec.structs.replace(request, stream_options=StreamOptions(include_usage=True))
+    return ask_streaming(client, counted, lambda _: None)
 
 
 def ask_streaming(
@@ -123,7 +141,7 @@ def ask_streaming(
     `PeerLost` if the stream ends before the answer does.
     """
     texts: list[str] = []
-    reason, report = "", Report()
+    reason, report, usage = "", Report(), None
     streaming = msgspec.structs.replace(request, stream=True)
     for line in client.lines("/v1/chat/completions", streaming):
         if on_note is not None and line.startswith(_NOTE):
@@ -133,7 +151,7 @@ def ask_streaming(
         chunk = msgspec.json.decode(line[len(_DATA) :], type=Chunk)
         if chunk.error is not None:
             raise ApiError(chunk.error)
-        report = chunk.dslm or report
+        report, usage = chunk.dslm or report, chunk.usage or usage
         for choice in chunk.choices:
             reason = choice.finish_reason or reason
             if choice.delta.content:
@@ -141,7 +159,7 @@ def ask_streaming(
                 on_text(choice.delta.content)
     if not reason:
         raise PeerLost("the node ended the stream before the answer was complete")
-    return Answer("".join(texts), reason, report)
+    return Answer("".join(texts), reason, report, usage)
 
 
 def closing_line(report: Report, names: dict[str, str]) -> str:

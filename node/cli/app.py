@@ -3,6 +3,7 @@
 Knows all verbs; must not know what they do.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -67,6 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # Else Python complains while it flushes at the end.
+        return Exit.FAILED
+    except OSError as error:  # A full disk, a folder that cannot be written or is a file.
+        logging.getLogger(__name__).debug("the system refused", exc_info=error)
+        where = f"{error.filename}: " if error.filename else ""
+        tell(
+            f"error: {where}{error.strerror or error}. `dslm doctor` looks at folders and disk, "
+            "`--home FOLDER` keeps all files elsewhere"
+        )
         return Exit.FAILED
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.FAILED

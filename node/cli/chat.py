@@ -3,6 +3,7 @@
 Knows the conversation and its commands; must not know how answers are made.
 """
 
+import difflib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from node.cli.answering import ChatMessage, ChatRequest, ask_streaming, closing_line
+from node.cli.answering import (
+    ChatMessage,
+    ChatRequest,
+    OwnOptions,
+    RouteName,
+    ask_streaming,
+    closing_line,
+)
 from node.cli.client import ApiError, Client
 from node.cli.output import show, show_piece, tell
 from node.cli.verb import Invocation, verb
@@ -21,6 +29,7 @@ EPILOG = """\b
 Examples:
   dslm chat
   dslm chat smollm2
+  dslm chat --route local
 
 \b
 In the chat: /help, /model ID, /system TEXT, /clear, /bye. Three double quotes begin and
@@ -45,6 +54,7 @@ class Conversation:
     system: str = ""
     turns: list[ChatMessage] = field(default_factory=list)
     is_verbose: bool = False
+    route: RouteName = "any"
 
     def handle(self, line: str) -> bool:
         """Act on one line of input; whether to go on."""
@@ -78,7 +88,7 @@ class Conversation:
         try:
             answer = ask_streaming(
                 self.client,
-                ChatRequest(model=self.model, messages=messages),
+                ChatRequest(model=self.model, messages=messages, dslm=OwnOptions(self.route)),
                 hear,
             )
         except KeyboardInterrupt:
@@ -118,13 +128,18 @@ def chat(
     invocation: Invocation,
     model: Annotated[str, typer.Argument(help="A specialist's id, or auto.")] = "auto",
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    route: Annotated[
+        RouteName, typer.Option(help="Who may read the prompts; local: this node's models only.")
+    ] = "any",
 ) -> None:
     """Talk with the swarm, line by line."""
     client = invocation.client()
     known = [specialist.id for specialist in client.get("/api/v1/models", SpecialistsState).models]
     if model not in ("auto", *known):
-        raise UnknownModel(model, tuple(known[:3]))
-    conversation = Conversation(client, model, system, is_verbose=invocation.verbose > 0)
+        raise UnknownModel(model, tuple(difflib.get_close_matches(model, known, 3, 0.4)))
+    conversation = Conversation(
+        client, model, system, is_verbose=invocation.verbose > 0, route=route
+    )
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         import readline  # noqa: F401  (its import gives `input` editing and history)

@@ -107,6 +107,8 @@ def _folder(path: Path) -> Check:
         nearest = nearest.parent
     if nearest.is_dir() and os.access(nearest, os.W_OK):
         return Check("folder", True, str(path))
+    if not nearest.is_dir():
+        return Check("folder", False, f"{path}: {nearest} is a file", "use --home FOLDER")
     fix = f"make it yours: sudo chown -R $USER {nearest}; or use --home FOLDER"
     return Check("folder", False, f"{path} cannot be written", fix)
 

@@ -14,7 +14,7 @@ from node.state import PingReport
 EPILOG = """\b
 Examples:
   dslm ping bob-3090     by name
-  dslm ping 12D3KooWQ9   by peer id, or a part of one that is unique
+  dslm ping 12D3KooWQ9   by peer id, or a start or end that is unique
   dslm ping -n 10 bob-3090
 """
 
@@ -22,7 +22,7 @@ Examples:
 @verb
 def ping(
     invocation: Invocation,
-    peer: Annotated[str, typer.Argument(help="Name, peer id, or a unique part of one.")],
+    peer: Annotated[str, typer.Argument(help="Name, peer id, or its start or end.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How often.")] = 4,
 ) -> None:
     """Measure round trips to a peer."""

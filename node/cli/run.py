@@ -14,7 +14,9 @@ from node.cli.answering import (
     ChatMessage,
     ChatRequest,
     Note,
+    OwnOptions,
     Report,
+    RouteName,
     Usage,
     ask_streaming,
     ask_whole,
@@ -31,6 +33,7 @@ Examples:
   dslm run smollm2 "Summarise this:" < report.txt
   dslm run auto -s "Answer in French." --temperature 0 "What is a DHT?"
   echo "2 + 2 =" | dslm run auto --json
+  dslm run auto --route local "Is this contract fair?" < contract.txt
 """
 
 
@@ -55,6 +58,9 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         float | None, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest token.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sampled answer.")] = None,
+    route: Annotated[
+        RouteName, typer.Option(help="Who may read the prompt; local: this node's models only.")
+    ] = "any",
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print it when it ends.")] = False,
 ) -> None:
     """Ask one question. The answer alone goes to stdout; -v tells who answered, and timings."""
@@ -67,6 +73,7 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         max_tokens=UNSET if max_tokens is None else max_tokens,
         temperature=UNSET if temperature is None else temperature,
         seed=UNSET if seed is None else seed,
+        dslm=OwnOptions(route),
     )
     answer = _ask(invocation, request, stream=not (no_stream or invocation.json))
     if invocation.json:

@@ -6,12 +6,14 @@ Knows hosted models behind `node.services.ports`; must not know streams or frame
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from node.engine.base import Ended, EngineRequest, FinishReason, Generated, StepOutput
 from node.services.admission import Admission
 from node.services.ports import Generation, ServedModel
 from node.services.text import AnswerText
+from protocols import limits
 from protocols.errors import DeadlineExceeded, NotHere, TooLong
 from protocols.ids import SpecialistId
 from protocols.messages.ask import (
@@ -86,10 +88,11 @@ class AskService:
         try:
             yield Accepted(len(prompt), model.context_length, model.model_digest)
             run = _Run(model, ask, prompt, max_tokens, ahead, self._clock)
-            async for message in run.messages():
-                if isinstance(message, Tokens):
-                    self.served.tokens += len(message.ids)
-                yield message
+            async with aclosing(run.messages()) as messages:
+                async for message in messages:
+                    if isinstance(message, Tokens):
+                        self.served.tokens += len(message.ids)
+                    yield message
             self.served.requests += 1
         finally:
             admission.leave(self._clock.monotonic() - entered)
@@ -122,7 +125,7 @@ def _room(context_length: int, prompt_tokens: int, ask: Ask) -> int:
     wanted = prompt_tokens + max(ask.max_tokens, len(ask.delivered), 1)
     if wanted > context_length:
         raise TooLong(context_length, wanted)
-    return ask.max_tokens or context_length - prompt_tokens
+    return ask.max_tokens or min(context_length - prompt_tokens, limits.TOKENS_MAX)
 
 
 class _Run:
@@ -158,8 +161,9 @@ class _Run:
             return
         generation = self._model.generate(self._engine_request())
         try:
-            async for message in self._stream(generation):
-                yield message
+            async with aclosing(self._stream(generation)) as messages:
+                async for message in messages:
+                    yield message
         finally:
             generation.close()
 

@@ -11,6 +11,8 @@ from protocols import limits
 
 ShortText = Annotated[str, Meta(max_length=limits.TEXT_BYTES_MAX)]
 Count = Annotated[int, Meta(ge=0, le=limits.TOKENS_MAX)]
+Length = Annotated[int, Meta(ge=0, le=2**31)]
+"""Tokens of a prompt or a context, which may be longer than any answer."""
 Seconds = Annotated[float, Meta(ge=0, le=limits.DEADLINE_SECONDS_MAX)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -82,8 +84,8 @@ class Cancel(Struct, frozen=True, tag="cancel"):
 class Accepted(Struct, frozen=True, tag="accepted"):
     """Server, first message of a yes. `model_digest` names the weights that answer."""
 
-    prompt_tokens: Count
-    context_length: Count
+    prompt_tokens: Length
+    context_length: Length
     model_digest: Annotated[str, Meta(max_length=64)]
 
 
@@ -118,7 +120,7 @@ class Finished(Struct, frozen=True, tag="finished"):
 
     reason: Literal["stop", "length"]
     text: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
-    prompt_tokens: Count
+    prompt_tokens: Length
     completion_tokens: Count
     queue: Seconds = 0.0
     prefill: Seconds = 0.0
@@ -134,8 +136,8 @@ class Refusal(Struct, frozen=True, tag="refused"):
     code: Literal["busy", "not_here", "too_long", "unsupported", "draining", "failed"]
     message: ShortText = ""
     retry_after: Seconds = 0.0
-    limit: Count = 0
-    requested: Count = 0
+    limit: Length = 0
+    requested: Length = 0
 
 
 ClientMessage = Ask | Cancel

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from node.cli import app
 from node.process import AlreadyRunning, RunningNode, find, hold, stop, tail
 
 HOLDER = """
@@ -129,3 +130,20 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
     assert tail(path, 3) == []
     path.write_bytes(b"one\ntwo\n\xff\nfour\n")
     assert tail(path, 3) == ["two", "\ufffd", "four"]
+
+
+def test_a_home_that_is_a_file_is_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "file"
+    home.touch()
+    assert find(home / "state" / "dslm.pid") is None
+    assert app.main(["down", "--home", str(home)]) == 3
+    capsys.readouterr()
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"GGUF")
+    assert app.main(["pull", str(source), "--home", str(home)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "--home FOLDER" in said

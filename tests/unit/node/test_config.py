@@ -151,11 +151,14 @@ def test_a_node_hosts_the_default_model_unless_told_otherwise(files: Path) -> No
 
 def test_models_by_flag_win_over_tables(files: Path) -> None:
     user = '[[models]]\npath = "smollm2"\nslots = 3'
-    flags = Overrides(models=("maths=/models/a.gguf", "/models/Big One.gguf"))
+    sources = ("maths=/models/a.gguf", "/models/Big One.gguf", str(Path.cwd() / "a=b.gguf"))
+    flags = Overrides(models=(*sources, "./c=d.gguf"))
     models = _load(files, user, overrides=flags).config.models
     assert [(one.id, one.path) for one in models] == [
         ("maths", "/models/a.gguf"),
         ("big-one", "/models/Big One.gguf"),
+        ("a-b", str(Path.cwd() / "a=b.gguf")),
+        ("c-d", str(Path.cwd() / "c=d.gguf")),
     ]
 
 

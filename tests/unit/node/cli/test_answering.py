@@ -10,7 +10,10 @@ from node.cli.answering import (
     Note,
     Report,
     Share,
+    StreamOptions,
+    Usage,
     ask_streaming,
+    ask_whole,
     closing_line,
 )
 from node.cli.client import ApiError, Client
@@ -60,6 +63,17 @@ def test_pieces_notes_and_report() -> None:
     assert answer.report == Report("base", (Share("P", 2),), first_token_ms=125.0)
     assert isinstance(client.sent, ChatRequest)
     assert client.sent.stream is True
+
+
+def test_a_whole_answer_is_streamed_so_that_its_length_does_not_matter() -> None:
+    usage = 'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}'
+    client = Recorded(": ping", _piece("Hel"), _piece("lo"), _end(), usage, "data: [DONE]")
+    answer = ask_whole(client, REQUEST)
+    assert (answer.text, answer.usage) == ("Hello", Usage(5, 2))
+    assert answer.report.specialist == "base"
+    assert isinstance(client.sent, ChatRequest)
+    assert client.sent.stream is True
+    assert client.sent.stream_options == StreamOptions(include_usage=True)
 
 
 def test_an_error_in_mid_stream_is_raised_after_the_text_before_it() -> None:

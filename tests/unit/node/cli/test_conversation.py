@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import pytest
 
-from node.cli.answering import ChatMessage, ChatRequest
+from node.cli.answering import ChatMessage, ChatRequest, OwnOptions, RouteName
 from node.cli.chat import Conversation
 from node.cli.client import ApiError, Client, ErrorDetail
 from node.gateway.fake import specialist_state
@@ -105,3 +105,11 @@ def test_other_lines(parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None
     assert talk.handle("/etc/passwd is a file")
     assert parrot.asked
     assert not talk.handle("/bye")
+
+
+@pytest.mark.parametrize("route", ["any", "local"])
+def test_every_turn_says_who_may_read_it(parrot: Parrot, route: RouteName) -> None:
+    talk = Conversation(parrot, "auto", route=route)
+    talk.handle("one")
+    talk.handle("two")
+    assert [request.dslm for request in parrot.asked] == [OwnOptions(route), OwnOptions(route)]
