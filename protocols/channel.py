@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from protocols.codec import Frame, FrameDecoder, encode
-from protocols.errors import ProtocolError
+from protocols.errors import PeerLost
 from protocols.ports import Stream
 
 MessageT = TypeVar("MessageT")
@@ -45,7 +45,8 @@ class Channel(Generic[MessageT]):
             data = await self.stream.receive(_READ_BYTES_MAX)
             if not data:
                 if not self._decoder.is_between_frames:
-                    raise ProtocolError("the stream ended inside a message")
+                    # a peer that dies looks like this on a transport that shows an end instead
+                    raise PeerLost("the stream ended inside a message")
                 return None
             self._ready.extend(self._decoder.feed(data))
         return self._ready.popleft()

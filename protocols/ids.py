@@ -43,6 +43,8 @@ def public_key_of(peer: str) -> bytes:
         raise ProtocolError("peer id is not base58") from error
     if len(raw) != _PEER_BYTES or not raw.startswith(_PEER_PREFIX):
         raise ProtocolError("peer id is not an Ed25519 identity")
+    if base58.b58encode(raw) != peer.encode():  # base58 ignores blanks at the end
+        raise ProtocolError("peer id is not spelled as peer ids are")
     return raw[len(_PEER_PREFIX) :]
 
 

@@ -54,8 +54,8 @@ class CapabilityCard(Struct, frozen=True, tag="card"):
     """A peer says that it hosts a specialist, and what the specialist is good at.
 
     `model_digest` names weights and tokenizer: replicas with the same digest and precision continue
-    each other's answers. A card with neither domains nor prototypes is a plain base; `auto` falls back on one.
-    `encoder` names the sentence encoder in whose space the prototypes lie.
+    each other's answers. A card with neither domains nor prototypes is a plain base; `auto` falls
+    back on one. `encoder` names the sentence encoder in whose space the prototypes lie.
     """
 
     kind: ClassVar[str] = "card"

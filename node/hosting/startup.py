@@ -12,6 +12,7 @@ from node.config import ModelConfig
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from protocols.errors import ModelFileError
 from protocols.ids import SpecialistId
 
 _log = logging.getLogger(__name__)
@@ -48,9 +49,13 @@ async def load_models(
 
 
 async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:
-    """The sentence encoder if it was fetched; without it, `auto` means the plain base."""
+    """The sentence encoder, or None where it was not fetched or is damaged: the plain base answers."""
     paths = default_encoder_paths(models_dir)
     if not paths.exist:
         _log.warning("no sentence encoder in %s: `auto` always means the plain base", models_dir)
         return None
-    return await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
+    try:
+        return await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
+    except ModelFileError as error:
+        _log.warning("%s. `auto` always means the plain base", error)
+        return None

@@ -26,6 +26,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_client_half_of_the_suite() -> None:
     if importlib.util.find_spec("libp2p") is None:

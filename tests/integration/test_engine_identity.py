@@ -16,7 +16,7 @@ from node.hosting.read import read_model
 from node.hosting.weights import ModelWeights
 from protocols.messages.ask import ChatMessage, Sampling
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PROMPTS = (
     "Why is the sky blue?",

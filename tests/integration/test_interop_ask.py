@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("libp2p") is None,
         reason="py-libp2p is not installed: apt-get install -y build-essential python3-dev "
