@@ -49,7 +49,7 @@ async def load_models(
 
 
 async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:
-    """The sentence encoder, or None where it was not fetched or is damaged: the plain base answers."""
+    """The sentence encoder; None where there is none or it is damaged: the plain base answers."""
     paths = default_encoder_paths(models_dir)
     if not paths.exist:
         _log.warning("no sentence encoder in %s: `auto` always means the plain base", models_dir)

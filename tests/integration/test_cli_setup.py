@@ -54,6 +54,7 @@ def _write(root: Path, requires: str) -> None:
     (root / "constraints.txt").write_text("")
 
 
+@pytest.mark.slow
 def test_twice_is_once_and_a_failure_can_be_gone_on_from(
     root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

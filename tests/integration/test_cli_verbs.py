@@ -270,9 +270,9 @@ def test_chat_over_a_pipe(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_chat_with_an_unknown_model(command: Command) -> None:
-    code, _, err = command("chat", "nope")
+    code, _, err = command("chat", "basis")
     assert code == 4
-    assert "base" in err
+    assert "Did you mean: base?" in err
 
 
 @pytest.mark.parametrize("verb", ["status", "ps", "peers", "ls", "run auto hi", "ping x", "chat"])

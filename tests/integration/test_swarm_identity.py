@@ -19,6 +19,7 @@ from node.state import SpecialistsState
 pytestmark = pytest.mark.integration
 
 TOKENS = 40
+GOLDEN = Path(__file__).parents[1] / "golden" / "smollm2_greedy.json"
 PROMPTS = (
     "Why is the sky blue?",
     "Write a Python function that returns the n-th Fibonacci number.",
@@ -102,8 +103,16 @@ def check_all(asker: TrialNode, reference: Reference, prompts: Sequence[str]) ->
         assert answer.dslm.token_ids == reference(prompt), prompt
 
 
-def test_three_prompts_get_the_reference_answer(asker: TrialNode, reference: Reference) -> None:
-    check_all(asker, reference, PROMPTS)
+def test_three_prompts_get_the_reference_answer(asker: TrialNode) -> None:
+    recorded = {one["prompt"]: tuple(one["ids"]) for one in json.loads(GOLDEN.read_text())}
+    check_all(asker, recorded.__getitem__, PROMPTS)
+
+
+@pytest.mark.slow
+def test_what_was_recorded_is_what_transformers_says(reference: Reference) -> None:
+    """`tests/golden/smollm2_greedy.json` saves the default tests half a minute of loading."""
+    for one in json.loads(GOLDEN.read_text()):
+        assert tuple(one["ids"]) == reference(one["prompt"])
 
 
 def test_the_asker_hosts_nothing_and_two_peers_host_the_model(asker: TrialNode) -> None:
