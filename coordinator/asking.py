@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 
 from protocols import versions
 from protocols.ask import ClientAsk
-from protocols.codec import FrameDecoder, encode
+from protocols.channel import Channel
+from protocols.codec import encode
 from protocols.errors import DslmError, PeerLost, ProtocolError, Unsupported
 from protocols.ids import PeerId
 from protocols.messages.ask import Ask, Cancel, ServerMessage
@@ -39,15 +40,14 @@ class RemoteAnswerer:
         question = _encode(ask)
         stream = await self._transport.open_stream(self._peer, versions.ASK, self._addresses)
         conversation = ClientAsk(ask)
-        decoder: FrameDecoder[ServerMessage] = FrameDecoder(ServerMessage, payload_max=0)
+        channel: Channel[ServerMessage] = Channel(stream, ServerMessage)
         try:
             await stream.send(question)
             while not conversation.ended:
-                data = await stream.receive()
-                if not data:
+                message = await channel.receive()
+                if message is None:
                     raise PeerLost(f"{self._peer} ended the stream in the middle of an answer")
-                for frame in decoder.feed(data):
-                    yield conversation.receive(frame.message)
+                yield conversation.receive(message)
         except ProtocolError:
             stream.abort()
             raise

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols import versions
-from protocols.codec import FrameDecoder, encode
+from protocols.channel import Channel
 from protocols.errors import PeerLost, ProtocolError
 from protocols.ids import PeerId
 from protocols.messages.info import InfoReply, InfoRequest
@@ -52,20 +52,12 @@ class Pinger:
     async def _exchange(self, stream: Stream) -> Pong:
         nonce = self._rng.getrandbits(53)
         wall, sent = self._clock.now(), self._clock.monotonic()
-        await stream.send(encode(InfoRequest(nonce, versions.SOFTWARE)))
-        reply = await _read_reply(stream)
+        channel: Channel[InfoReply] = Channel(stream, InfoReply)
+        await channel.send(InfoRequest(nonce, versions.SOFTWARE))
+        reply = await channel.receive()
         rtt = self._clock.monotonic() - sent
+        if reply is None:
+            raise PeerLost(f"{stream.peer} ended the stream without an answer")
         if reply.nonce != nonce:
             raise ProtocolError("the answer belongs to another question")
         return Pong(stream.peer, rtt, reply.clock - (wall + rtt / 2), reply)
-
-
-async def _read_reply(stream: Stream) -> InfoReply:
-    decoder: FrameDecoder[InfoReply] = FrameDecoder(InfoReply, payload_max=0)
-    while True:
-        data = await stream.receive()
-        if not data:
-            raise PeerLost(f"{stream.peer} ended the stream without an answer")
-        frames = decoder.feed(data)
-        if frames:
-            return frames[0].message

@@ -34,8 +34,8 @@ class Profile:
 
     @property
     def specialists(self) -> tuple[SpecialistId, ...]:
-        """What we host."""
-        return tuple(SpecialistId(card.specialist) for card in self.cards)
+        """What we host and can answer with."""
+        return tuple(SpecialistId(card.specialist) for card in self._living())
 
     def offer(self) -> Offer:
         """What to announce now."""
@@ -51,7 +51,13 @@ class Profile:
             specialists=self.specialists,
             name=self.name,
         )
-        return Offer(node, self.cards)
+        return Offer(node, self._living())
+
+    def _living(self) -> tuple[CapabilityCard, ...]:
+        """A model that broke is not offered any more."""
+        return tuple(
+            card for card in self.cards if self.service.is_healthy(SpecialistId(card.specialist))
+        )
 
     def info(self, nonce: int) -> InfoReply:
         """The reply to an info request."""

@@ -65,6 +65,11 @@ class HostedModel:
     tokenizer: ChatTokenizer
     loop: EngineLoop
 
+    @property
+    def healthy(self) -> bool:
+        """As `EngineLoop.healthy`."""
+        return self.loop.healthy
+
     def generate(self, request: EngineRequest) -> Generation:
         """As `EngineLoop.submit`."""
         return self.loop.submit(request)

@@ -60,6 +60,10 @@ class AskService:
         """The counts of one of our models."""
         return self._admission[specialist]
 
+    def is_healthy(self, specialist: SpecialistId) -> bool:
+        """Whether one of our models can answer."""
+        return self._models[specialist].healthy
+
     @property
     def inside(self) -> int:
         """Requests running and waiting over all models."""
@@ -79,6 +83,8 @@ class AskService:
         model = self._models.get(SpecialistId(ask.specialist))
         if model is None:
             raise NotHere(f"this peer does not host {ask.specialist!r}")
+        if not model.healthy:
+            raise NotHere(f"{ask.specialist!r} has failed on this peer")
         prompt = await _tokenise(model, ask)
         max_tokens = _room(model.context_length, len(prompt), ask)
         admission = self._admission[model.specialist]

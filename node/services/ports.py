@@ -81,6 +81,11 @@ class ServedModel(Protocol):
         ...
 
     @property
+    def healthy(self) -> bool:
+        """Whether it can answer; a model whose engine broke stays broken."""
+        ...
+
+    @property
     def slots(self) -> int:
         """Requests that run at once."""
         ...

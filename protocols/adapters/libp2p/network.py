@@ -27,6 +27,8 @@ from protocols.signing import Identity
 REJOIN_SECONDS_FIRST = 1.0
 REJOIN_SECONDS_MAX = 30.0
 REJOIN_AT_ONCE = 16
+_LAST_ROUNDS = 4
+"""Rounds of the event loop in which asyncio drops connections that it had only just accepted."""
 _logger = logging.getLogger(__name__)
 
 
@@ -106,6 +108,8 @@ class Libp2pNetwork:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+        for _ in range(_LAST_ROUNDS):
+            await asyncio.sleep(0)
 
     def status(self) -> str:
         """`up`, or the reason why we are cut off at the moment."""

@@ -81,6 +81,7 @@ class ScriptedModel:
     context_length: int = 64
     slots: int = 1
     hangs: bool = False
+    healthy: bool = True
     tokenizer: LetterTokenizer = field(default_factory=LetterTokenizer)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 
@@ -211,3 +212,8 @@ async def test_a_silent_engine_gives_life_signs_until_the_budget_is_spent(
             seen.append(message)
     assert any(isinstance(one, Progress) for one in seen)
     assert asked.inside == 0
+
+
+async def test_a_model_that_broke_is_not_here_any_more() -> None:
+    with pytest.raises(NotHere):
+        await collect(service(ScriptedModel(healthy=False)), ASK)
