@@ -139,6 +139,7 @@ def test_a_node_whose_friends_are_away_starts_and_says_so(home: Home) -> None:
     assert f"no peer of network.bootstrap could be reached, trying again: {address}" in up.out
 
 
+@pytest.mark.slow
 def test_the_default_model(home: Home, smollm2_path: Path) -> None:
     assert smollm2_path.is_file()
     up = home("up")

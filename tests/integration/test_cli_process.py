@@ -133,8 +133,9 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_home_that_is_a_file_is_an_error_of_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("DSLM_MODELS_DIR", raising=False)
     home = tmp_path / "file"
     home.touch()
     assert find(home / "state" / "dslm.pid") is None

@@ -53,7 +53,7 @@ def test_every_request_of_a_troubled_swarm_ends_once_and_rightly() -> None:
         assert known >= world.survivors, f"seed {SEED}: not found again after healing"
 
 
-@pytest.mark.parametrize("seed", [SEED + 1, SEED + 2])
+@pytest.mark.parametrize("seed", [SEED + 1])
 def test_a_seed_gives_the_same_history_twice(seed: int) -> None:
     plan = Plan(
         peers=30, specialists=3, requests=40, deaths=8, frozen=2, afterwards=60.0, lifetime=40.0
