@@ -8,7 +8,6 @@ daemon of ours that sends raw DHT requests; the victim is a `Libp2pNetwork`, or 
 import asyncio
 import json
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import P2P, PeerID
@@ -207,13 +207,18 @@ async def endless_expiry(attacker: Attacker, victim: Victim) -> str:
     return await check(victim)
 
 
+def resident_kib() -> int:
+    """Memory that this process has now; its peak would hide growth below an earlier one."""
+    return int(psutil.Process().memory_info().rss) // 1024
+
+
 async def oversized_values(attacker: Attacker, victim: Victim) -> str:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_kib()
     value = encode(b"x" * 3_900_000)
     for number in range(30):
         subkey = text_subkey(Identity.generate().peer_id)
         await attacker.store(f"dslm/1/big/{number}", subkey, value, time.time() + LIFE)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = resident_kib() - before
     if grown > MEMORY_KIB:
         return f"memory grew by {grown // 1024} MiB"
     return await check(victim)
