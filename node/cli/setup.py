@@ -105,8 +105,10 @@ def _tell_cost(root: Path) -> None:
     if free < _NEEDED_GB:
         raise SetupError(f"{_NEEDED_GB:.0f} GB free are needed in {root}: make room first")
     if not Path("/proc/driver/nvidia").exists() and free < _NEEDED_WITH_CUDA_GB:
-        _tell("  PyPI has the CUDA build. For the small one, run this before:")
-        _tell("  export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu")
+        _tell(
+            "  pip takes the CUDA build. For the small one, set PIP_EXTRA_INDEX_URL before to the"
+        )
+        _tell("  index of CPU builds that PyTorch's installation page names")
 
 
 def _make_environment(environment: Path) -> None:

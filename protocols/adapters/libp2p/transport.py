@@ -170,6 +170,7 @@ class Libp2pTransport:
         task = self._tasks.create_task(self._welcome(daemon, pipe))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        task.add_done_callback(lambda done: pipe.abort() if done.cancelled() else None)
 
     async def _welcome(self, daemon: Daemon, pipe: Pipe) -> None:
         """Learn from p2pd who comes with which wish, and serve it."""
