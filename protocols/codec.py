@@ -40,7 +40,8 @@ def encode(message: msgspec.Struct, payload: bytes = b"") -> bytes:
 class FrameDecoder(Generic[MessageT]):
     """Turns chunks of bytes into frames of one message union.
 
-    Buffers at most one frame. After a `ProtocolError` the decoder is spent: close the stream.
+    Buffers one unfinished frame beside the chunk it is fed. After a `ProtocolError` the decoder
+    is spent: close the stream.
     """
 
     def __init__(

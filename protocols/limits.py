@@ -3,7 +3,6 @@
 Knows numbers only; each is enforced by the module that reads the bytes in question.
 """
 
-FRAME_PREFIX_BYTES = 8
 HEADER_BYTES_MAX = 512 * 1024
 """One message's msgpack header."""
 PAYLOAD_BYTES_MAX = 8 * 1024 * 1024

@@ -13,7 +13,7 @@ from node.state import DeviceState
 
 
 def describe_device(threads: int) -> DeviceState:
-    """The device that models run on (CPU for now, CUDA is only reported) and its memory."""
+    """The device that models run on (the CPU, for now) and its memory."""
     memory = psutil.virtual_memory()
     return DeviceState("cpu", _cpu_name(), threads, memory.total, memory.available)
 
