@@ -4,6 +4,7 @@ Knows shapes only, so that the CLI can read them without importing the daemon. T
 unless a name says otherwise, sizes are bytes.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from msgspec import Struct
@@ -119,12 +120,89 @@ class Check(Struct, frozen=True):
 
 
 class JoinReport(Struct, frozen=True):
-    """`POST /api/v1/join {"address": ...}`."""
+    """Last line of the answer to `POST /api/v1/join {"target": invite or address}`.
+
+    The answer is NDJSON: a `Check` in each line, then this.
+    """
 
     schema_version: int
     joined: bool
     peer: str
     checks: tuple[Check, ...]
+
+
+class SwarmState(Struct, frozen=True):
+    """One row of `GET /api/v1/swarms`: a swarm that this node belongs to."""
+
+    name: str
+    swarm: str
+    """The id."""
+    kind: str
+    """`private`, `public`, or `open`: a public one without an owner."""
+    is_current: bool
+    """Whether requests that name no swarm go there."""
+    peer: str
+    """Who this node is there."""
+    roles: tuple[str, ...]
+    certificate_expires_in: float | None
+    delegation_expires_in: float | None
+    """For issuers."""
+    epoch: int
+    issuers: tuple[str, ...]
+    revoked: int
+    members: int
+    """Seen since the node started, with this one."""
+    addresses: tuple[str, ...]
+    reachable: tuple[str, ...]
+    """Addresses at which others have reached this node over a new connection."""
+    network: str
+    """`up`, or what is wrong."""
+    owner_key: str
+    """File of the owner's key, if it is on this machine."""
+    readers: str
+    """A sentence for people: who can read a prompt that is sent there."""
+
+
+class SwarmsState(Struct, frozen=True):
+    """`GET /api/v1/swarms`."""
+
+    schema_version: int
+    swarms: tuple[SwarmState, ...]
+
+
+class MemberState(Struct, frozen=True):
+    """One row of `GET /api/v1/swarms/{name}/members`."""
+
+    peer: str
+    name: str
+    is_self: bool
+    state: str
+    """`ok`, `unseen` (announced, not met yet) or `revoked`."""
+    roles: tuple[str, ...]
+    issuer: str
+    expires_in: float | None
+
+
+class MembersState(Struct, frozen=True):
+    """`GET /api/v1/swarms/{name}/members`."""
+
+    schema_version: int
+    swarm: str
+    members: tuple[MemberState, ...]
+
+
+class InviteReport(Struct, frozen=True):
+    """`POST /api/v1/swarms/{name}/invite {"roles": [...], "uses": n, "lifetime": seconds}`."""
+
+    schema_version: int
+    swarm: str
+    invite: str
+    invite_id: str
+    """Public half of the invite, to withdraw it; empty in public swarms."""
+    roles: tuple[str, ...]
+    uses: int
+    expires_at: float
+    """Unix seconds; 0 means never."""
 
 
 class PingReport(Struct, frozen=True):
@@ -152,8 +230,41 @@ class NodeView(Protocol):
         """From local knowledge; never waits for the network."""
         ...
 
-    async def join(self, address: str) -> JoinReport:
-        """Dial a swarm member and find the others through it."""
+    def join(self, target: str) -> AsyncGenerator[Check | JoinReport, None]:
+        """Join by an invite, or dial an address of the open swarm; each check as it is done.
+
+        The last value is the report. A `UserError` for what is neither.
+        """
+        ...
+
+    async def swarms(self) -> SwarmsState:
+        """The swarms that this node belongs to, the current one first."""
+        ...
+
+    async def members(self, name: str) -> MembersState:
+        """Who is in the swarm `name`; `UserError` if this node is not in it."""
+        ...
+
+    async def invite(
+        self, name: str, roles: tuple[str, ...], uses: int, lifetime: float
+    ) -> InviteReport:
+        """A new invite, valid for `lifetime` seconds; `UserError` if this node may make none."""
+        ...
+
+    async def use(self, name: str) -> None:
+        """Send requests that name no swarm to `name` from now on."""
+        ...
+
+    async def load(self, name: str) -> None:
+        """Start taking part in a swarm whose folder was made by a command."""
+        ...
+
+    async def leave(self, name: str) -> None:
+        """Take part no more, and delete this node's papers for the swarm."""
+        ...
+
+    async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:
+        """Take over documents that the owner signed (delegations, revocations); spread them."""
         ...
 
     async def ping(self, peer: str, count: int) -> PingReport:

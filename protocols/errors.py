@@ -94,6 +94,13 @@ class Unsupported(Refused):
     retry = False
 
 
+class NotAdmitted(Refused):
+    """A peer has no place in the swarm, or none that allows what was asked. Says why."""
+
+    code = "not_admitted"
+    retry = False
+
+
 class NetworkError(DslmError):
     """Something between two peers failed; neither did anything wrong."""
 

@@ -30,11 +30,26 @@ PROTOTYPES_MAX = 8
 PROTOTYPE_BYTES_MAX = 1_024
 DESCRIPTION_BYTES_MAX = 600
 
+CERTIFICATE_SECONDS_MAX = 24 * 3_600.0
+DELEGATION_SECONDS_MAX = 90 * 24 * 3_600.0
+LAPSE_SECONDS_MAX = 30 * 24 * 3_600.0
+"""How long after its end a certificate still proves that its holder may have a new one."""
+CREDENTIAL_BYTES_MAX = 2 * 1024
+DELEGATIONS_MAX = 32
+REVOKED_MAX = 4_096
+REVOCATIONS_BYTES_MAX = 384 * 1024
+INVITE_BYTES_MAX = 2 * 1024
+INVITE_USES_MAX = 1_000
+
 TENSOR_RANK_MAX = 4
 
-STREAMS_IN_MAX = 512
+STREAMS_IN_MAX = 400
 """Inbound streams served at once, and of those from one peer."""
-STREAMS_IN_PER_PEER_MAX = 128
+STREAMS_IN_PER_PEER_MAX = 32
+FIRST_MESSAGE_SECONDS = 5.0
+"""How long a peer that opened a stream may keep silent."""
+STREAM_IDLE_SECONDS = 60.0
+"""How long a stream may be without a byte in either direction."""
 
 DHT_MESSAGE_BYTES_MAX = 256 * 1024
 """One request or answer of the record store's protocol."""
@@ -53,3 +68,6 @@ DHT_KEY_BYTES_MAX = 128 * 1024
 DHT_RECORDS_MAX = 10_000
 """Values that we keep for others, and their bytes in all."""
 DHT_TABLE_BYTES_MAX = 64 * 1024 * 1024
+DHT_PUBLISHER_RECORDS_MAX = 256
+"""Values of one publisher that we keep, and their bytes in all."""
+DHT_PUBLISHER_BYTES_MAX = 1024 * 1024

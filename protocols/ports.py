@@ -76,6 +76,10 @@ class Transport(Protocol):
         """Let `handler` answer inbound streams of `protocol` from now on."""
         ...
 
+    async def drop(self, peer: PeerId) -> None:
+        """End all streams with `peer`, in both directions, and the connection, at once."""
+        ...
+
     async def close(self) -> None:
         """End all streams and stop listening; harmless when called again."""
         ...
@@ -101,6 +105,56 @@ class RecordStore(Protocol):
 
     async def get(self, key: str) -> Mapping[str, StoredValue]:
         """Everything unexpired that can be found under `key`; empty when nothing can."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much of us a peer may use at a time. Its standing decides (see `Gate.allowance`)."""
+
+    requests_per_second: float
+    """Record store requests and new streams, each; `burst` of them may come at once."""
+    burst: int
+    streams: int
+    """Inbound streams at a time."""
+    answers: int
+    """Answers of our models at a time."""
+    tokens: int
+    """Most tokens of one answer; 0 means no limit."""
+    records: int
+    """Values that it may keep in our part of the record store."""
+
+
+class Gate(Protocol):
+    """Decides who may act in the swarm.
+
+    Transports and record stores ask it: `admits` before any handler sees an inbound stream or
+    request, `greet` before anything is sent to a peer, for every protocol but the open ones
+    (`protocols.access.OPEN`). It fails closed.
+    """
+
+    async def attach(self, transport: Transport) -> None:
+        """Say hello through `transport` from now on, and answer there to those who do."""
+        ...
+
+    def admits(self, peer: PeerId, protocol: str) -> bool:
+        """Whether `peer` may call our `protocol` now. Cheap: asked for every request."""
+        ...
+
+    def allowance(self, peer: PeerId) -> Allowance:
+        """What `peer` may use of us now."""
+        ...
+
+    async def greet(self, peer: PeerId, protocol: str) -> None:
+        """See to it that `peer` admits us and that we may call its `protocol`.
+
+        Returns at once when both were settled before. `NotAdmitted` if it has no place in the
+        swarm or says that we have none, else the transport's errors.
+        """
+        ...
+
+    def forget(self, peer: PeerId) -> None:
+        """The peer seems not to know us any more (it restarted): greet it anew next time."""
         ...
 
 

@@ -13,11 +13,11 @@ from msgspec import Meta, Struct
 from protocols import limits
 from protocols.codec import decode_header
 from protocols.errors import ProtocolError, RecordError
-from protocols.ids import PeerId, SpecialistId, SwarmId, parse_peer_id, parse_specialist_id
-from protocols.signing import Identity, verify
+from protocols.ids import PeerId, SpecialistId, SwarmId, parse_specialist_id
+from protocols.sealing import PeerText, open_envelope, seal_body
+from protocols.signing import Identity
 
 Name = Annotated[str, Meta(max_length=96)]
-PeerText = Annotated[str, Meta(max_length=64)]
 Sequence_ = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 
@@ -99,23 +99,12 @@ Record = NodeRecord | CapabilityCard | IndexRecord
 RecordT = TypeVar("RecordT", NodeRecord, CapabilityCard, IndexRecord)
 
 
-class _Sealed(Struct, frozen=True):
-    signer: PeerText
-    kind: Annotated[str, Meta(max_length=16)]
-    body: Annotated[bytes, Meta(max_length=limits.RECORD_BYTES_MAX)]
-    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_sealed_decoder = msgspec.msgpack.Decoder(_Sealed)
 _record_decoder: "msgspec.msgpack.Decoder[Record]" = msgspec.msgpack.Decoder(Record)
 
 
 def seal(record: Record, identity: Identity) -> bytes:
     """The signed bytes of `record`, checked as a reader would check them (but for time)."""
-    body = _encoder.encode(record)
-    sealed = _Sealed(identity.peer_id, record.kind, body, identity.sign(record.kind, body))
-    data = _encoder.encode(sealed)
+    data = seal_body(record.kind, record, identity)
     open_sealed(data)
     return data
 
@@ -125,11 +114,7 @@ def open_sealed(data: bytes) -> Record:
 
     `RecordError` or `ProtocolError` says what is wrong with it.
     """
-    if len(data) > limits.RECORD_BYTES_MAX:
-        raise RecordError(f"record of {len(data)} bytes, at most {limits.RECORD_BYTES_MAX}")
-    sealed = decode_header(_sealed_decoder, data)
-    signer = parse_peer_id(sealed.signer)
-    verify(signer, sealed.kind, sealed.body, sealed.signature)
+    signer, sealed = open_envelope(data, limits.RECORD_BYTES_MAX)
     record = decode_header(_record_decoder, sealed.body)
     if record.kind != sealed.kind or record.peer != signer:
         raise RecordError("a record's kind or peer differs from what was signed for")

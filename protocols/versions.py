@@ -8,6 +8,15 @@ SOFTWARE = "0.1.0"
 ASK = "/dslm/ask/1"
 INFO = "/dslm/info/1"
 
-ALL = (ASK, INFO)
+HELLO = "/dslm/hello/1"
+"""Mutual admission on first contact."""
+ENROL = "/dslm/enrol/1"
+"""Certificates for invited strangers, and their renewal."""
+SWARM = "/dslm/swarm/1"
+"""Members tell each other who may issue and who was revoked."""
+REACH = "/dslm/reach/1"
+"""Dial-back: can I be reached at these addresses?"""
+
+ALL = (ASK, INFO, HELLO, ENROL, SWARM, REACH)
 
 SIGNING_DOMAIN = b"dslm/v1/"

@@ -1,46 +1,67 @@
 """The `RecordStore` port over hivemind's `DHTNode`, behind the guard.
 
-Knows the DHT node's calls and deadlines; must not know what records say or whether they are true.
+Knows the DHT node's calls and deadlines, and at which places a key lies; must not know what
+records say. A value that its publisher signed for its key is preferred to all others.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
+from hivemind.utils import MSGPackSerializer
 
 from protocols import limits
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.guard import GuardedP2P, node_id_of
+from protocols.adapters.libp2p.places import BEAM, COPIES, Choice, place_of, places_of
+from protocols.adapters.libp2p.search import Answers, SearchNode
 from protocols.adapters.libp2p.table import RecordTable
+from protocols.adapters.libp2p.verdict import Judge, unwrap
 from protocols.errors import DeadlineExceeded, RecordError, TransportDown
 from protocols.ids import PeerId, parse_peer_id
 from protocols.ports import Clock, StoredValue
 
 CALL_SECONDS = 2.0
 """One question to one peer."""
-GET_SECONDS = 10.0
+GET_SECONDS = 8.0
 PUT_SECONDS = 10.0
 JOIN_SECONDS = 5.0
-REPLICAS = 5
-NEAREST = limits.DHT_NEIGHBOURS_MAX
+WORKERS_PER_PLACE = 4
+TRIES_PER_COPY = 2
+"""Peers asked to keep one copy, when the first refuses or does not answer."""
+EXPLORED_AT_JOIN = 3
+"""Random points around which a peer that joins looks for others, besides its own id."""
+_ID_BITS = 160
 
 
 class Libp2pRecords:
     """The swarm's table of records, and our share of it."""
 
-    def __init__(self, peer_id: PeerId, clock: Clock) -> None:
+    def __init__(
+        self,
+        peer_id: PeerId,
+        clock: Clock,
+        *,
+        guard: GuardedP2P | None = None,
+        table_bytes_max: int = limits.DHT_TABLE_BYTES_MAX,
+        rng: random.Random | None = None,
+    ) -> None:
         self._clock = clock
-        self._guard = GuardedP2P(PeerID.from_base58(peer_id), clock)
-        self._table = RecordTable(clock)
-        self._node: DHTNode | None = None
+        self._guard = guard or GuardedP2P(PeerID.from_base58(peer_id), clock)
+        self._rng = rng or random.SystemRandom()
+        self._own_id = DHTID.from_bytes(node_id_of(self._guard.peer_id))
+        self._judge = Judge()
+        self._table = RecordTable(clock, table_bytes_max, own_id=self._own_id, judge=self._judge)
+        self._choice = Choice(self._rng)
+        self._node: SearchNode | None = None
 
     def __repr__(self) -> str:
         return f"<Libp2pRecords {self._table}>"
 
     async def put(self, key: str, subkey: str, value: bytes, expires_at: float) -> bool:
-        """Store on the peers nearest to `key`; whether any took it.
+        """Store with some of the peers around each place of `key`; whether any took it.
 
         `RecordError` for a value that no peer would take: too large, or living for over an hour.
         """
@@ -48,38 +69,55 @@ class Libp2pRecords:
         node = self._ready_node()
         if expires_at <= self._clock.now():
             return False
+        stored: bytes = MSGPackSerializer.dumps(value)
+        is_ours = self._table.store_subkey(place_of(key, 0), subkey, stored, expires_at)
         try:
             async with asyncio.timeout(PUT_SECONDS):
-                return bool(await node.store(key, value, expires_at, subkey=subkey))
+                around = await self._search(node, places_of(key, self.neighbours()))
+                if not any(around.values()):
+                    return is_ours
+                return any(
+                    await asyncio.gather(
+                        *(
+                            self._store(node, place, (subkey, stored, expires_at), candidates)
+                            for place, peers in around.items()
+                            for candidates in [self._candidates(place, peers)]
+                            for _ in range(COPIES // len(around))
+                        )
+                    )
+                )
         except TimeoutError:
             raise DeadlineExceeded(f"storing took over {PUT_SECONDS:.0f} s") from None
 
     async def get(self, key: str) -> Mapping[str, StoredValue]:
-        """All values that the peers nearest to `key` hold, the longest-lived of each subkey."""
+        """All values found around the places of `key`, the best of each subkey.
+
+        Best is what its publisher signed for this key, then what lives longest. When time runs
+        out, what was found until then; `DeadlineExceeded` if that is nothing.
+        """
         node = self._ready_node()
+        places = places_of(key, self.neighbours())
+        answers = Answers(self._judge, places)
+        for place in places:
+            for subkey, kept in self._table.peek(place).items():
+                answers.offer(subkey, kept)
         try:
             async with asyncio.timeout(GET_SECONDS):
-                found = await node.get(key, latest=True)
+                with node.listen(answers):
+                    await self._search(node, places)
         except TimeoutError:
-            raise DeadlineExceeded(f"the search took over {GET_SECONDS:.0f} s") from None
-        if found is None or not isinstance(found.value, dict):
-            return {}
-        now = self._clock.now()
-        return {
-            subkey: StoredValue(item.value, item.expiration_time)
-            for subkey, item in found.value.items()
-            if item.expiration_time > now and isinstance(item.value, bytes)
-        }
+            if not answers.best:
+                raise DeadlineExceeded(f"the search took over {GET_SECONDS:.0f} s") from None
+        return dict(_alive(answers, self._clock.now()))
 
     async def attach(self, daemon: Daemon) -> None:
         """Take part in the DHT through `daemon`; records and neighbours are kept from before."""
         await self._guard.attach(daemon.p2p._client.control)
         if self._node is None:
-            self._node = await DHTNode.create(
+            self._node = await SearchNode.create(
                 p2p=self._guard,
-                node_id=DHTID.from_bytes(node_id_of(self._guard.peer_id)),
-                bucket_size=NEAREST,
-                num_replicas=REPLICAS,
+                node_id=self._own_id,
+                bucket_size=limits.DHT_NEIGHBOURS_MAX,
                 wait_timeout=CALL_SECONDS,
                 cache_locally=False,
                 cache_nearest=0,
@@ -102,13 +140,19 @@ class Libp2pRecords:
             self._node = None
 
     async def meet(self, peers: Iterable[PeerId]) -> None:
-        """Exchange neighbours with peers that are connected already."""
+        """Exchange neighbours with peers that are connected already.
+
+        We look around our own id and around random points, so that no one peer, and none that
+        made itself our neighbour, decides whom we know.
+        """
         node = self._ready_node()
         remotes = [PeerID.from_base58(peer) for peer in peers]
+        points = [self._own_id]
+        points += [DHTID(self._rng.getrandbits(_ID_BITS)) for _ in range(EXPLORED_AT_JOIN)]
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await asyncio.gather(*(node.protocol.call_ping(remote) for remote in remotes))
-                await node.find_nearest_nodes([node.node_id])
+                await self._search(node, points)
         except TimeoutError:
             return  # whoever answered is known by now
 
@@ -116,7 +160,46 @@ class Libp2pRecords:
         """How many other peers of the table we know."""
         return len(self._node.protocol.routing_table.peer_id_to_uid) if self._node else 0
 
-    def _ready_node(self) -> DHTNode:
+    async def _search(
+        self, node: SearchNode, places: Sequence[DHTID]
+    ) -> Mapping[DHTID, Sequence[PeerID]]:
+        """Ask around all `places` at once; the nearest peers found at each, without us."""
+        found = await node.find_nearest_nodes(
+            places,
+            k_nearest=BEAM,
+            beam_size=BEAM,
+            num_workers=WORKERS_PER_PLACE * len(places),
+            exclude_self=True,
+        )
+        return {place: tuple(peers.values()) for place, peers in found.items()}
+
+    def _candidates(self, place: DHTID, peers: Sequence[PeerID]) -> Iterator[PeerID]:
+        """The peers to be asked to keep a record, first choice first."""
+        ids = [peer.to_bytes() for peer in peers]
+        order = self._choice.order(place, ids, self._clock.monotonic())
+        return iter([peers[index] for index in order])
+
+    async def _store(
+        self,
+        node: SearchNode,
+        place: DHTID,
+        entry: tuple[str, bytes, float],
+        candidates: Iterator[PeerID],
+    ) -> bool:
+        """Place one copy with the next of the candidates that takes it; whether one did."""
+        subkey, stored, expires_at = entry
+        for _ in range(TRIES_PER_COPY):
+            peer = next(candidates, None)
+            if peer is None:
+                return False
+            taken = await node.protocol.call_store(
+                peer, [place], [stored], expires_at, subkeys=[subkey]
+            )
+            if taken and taken[0]:
+                return True
+        return False
+
+    def _ready_node(self) -> SearchNode:
         if self._node is None or not self._guard.is_attached:
             raise TransportDown("the network daemon is down; it is being restarted")
         return self._node
@@ -128,3 +211,10 @@ class Libp2pRecords:
         latest = self._clock.now() + limits.RECORD_LIFETIME_SECONDS_MAX
         if not expires_at <= latest + limits.CLOCK_SKEW_SECONDS_MAX:
             raise RecordError("a record lives for an hour at most")
+
+
+def _alive(answers: Answers, now: float) -> Iterator[tuple[str, StoredValue]]:
+    for subkey, kept in answers.best.items():
+        value = unwrap(kept.value)
+        if value is not None and kept.expires_at > now:
+            yield subkey, StoredValue(value, kept.expires_at)

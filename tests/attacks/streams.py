@@ -1,0 +1,96 @@
+"""Attacks with streams that say nothing, or never come to an end.
+
+Knows how fast and how many; what they do to whom is the harness's to find out.
+"""
+
+import asyncio
+import time
+from itertools import count
+
+from protocols import versions
+from protocols.adapters.libp2p.pipe import Pipe
+from tests.attacks import wire
+from tests.attacks.attackers import Attacker
+from tests.attacks.pace import rounds
+
+IDLE_STREAMS = 1_400
+STREAMS_PER_SECOND = 311
+"""1,400 streams in 4.5 s: as fast as one peer opened them to plain hivemind."""
+MEBIBYTE = 1 << 20
+PLAIN_STREAM = "ConnectionHandler.rpc_forward_stream"
+TENSORS = "/attacks/tensors/1"
+STREAMS = (versions.ASK, versions.INFO, PLAIN_STREAM)
+
+
+async def endless_message(attacker: Attacker, until: float) -> None:
+    """A message of 50 GiB, of which 300 MiB come; the same for our frames."""
+    piece = bytes(MEBIBYTE)
+    async for _ in rounds(until):
+        if (pipe := await attacker.open(PLAIN_STREAM)) is not None:
+            await pour(pipe, wire.stream_claim(50 << 30), piece, 300)
+        for protocol in (versions.ASK, versions.INFO, TENSORS):
+            for claim in ((2**32 - 1, 2**32 - 1), (512 * 1024, 0), (0, 8 << 20)):
+                await attacker.pour(protocol, wire.frame_claim(*claim) + piece, 8)
+
+
+async def pour(pipe: Pipe, claim: bytes, piece: bytes, pieces: int) -> None:
+    """A message that never ends; it is let go when the victim has taken what was sent."""
+    try:
+        async with asyncio.timeout(30.0):
+            await pipe.send(claim)
+            for _ in range(pieces):
+                await pipe.send(piece)
+            await asyncio.sleep(2.0)
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        pipe.abort()
+
+
+async def idle_streams(attacker: Attacker, until: float) -> None:
+    """1,400 streams on which nothing is said; what the victim closes is opened again."""
+    await hold_streams(attacker, until, b"")
+
+
+async def half_questions(attacker: Attacker, until: float) -> None:
+    """The same, with half a megabyte of an unfinished question in each."""
+    await hold_streams(attacker, until, wire.frame_claim(512 * 1024, 0) + bytes(510 * 1024))
+
+
+async def hold_streams(attacker: Attacker, until: float, opening: bytes) -> None:
+    """Keep 1,400 streams, of a protocol that the victim speaks, begun with `opening`."""
+    protocols = [name for name in STREAMS if (await attacker.open(name)) is not None]
+    pipes: list[Pipe] = []
+    try:
+        for number in count():
+            began = time.monotonic()
+            pipes = [pipe for pipe in pipes if not has_ended(pipe)]
+            wanted = min(IDLE_STREAMS - len(pipes), STREAMS_PER_SECOND // 10)
+            opened = await asyncio.gather(
+                *(attacker.open(protocols[number % len(protocols)]) for _ in range(wanted))
+            )
+            fresh = [pipe for pipe in opened if pipe is not None]
+            pipes += fresh
+            if opening:
+                await asyncio.gather(*(say_half(pipe, opening) for pipe in fresh))
+            tried = number * STREAMS_PER_SECOND // 10
+            if time.monotonic() >= until and tried >= IDLE_STREAMS:
+                return
+            await asyncio.sleep(max(0.0, began + 0.1 - time.monotonic()))
+    finally:
+        for pipe in pipes:
+            pipe.abort()
+
+
+def has_ended(pipe: Pipe) -> bool:
+    """Whether the victim let go of a stream."""
+    return pipe.is_closing or pipe._has_ended
+
+
+async def say_half(pipe: Pipe, opening: bytes) -> None:
+    """Begin a message, if the victim reads at all."""
+    try:
+        async with asyncio.timeout(1.0):
+            await pipe.send(opening)
+    except (OSError, TimeoutError):
+        pipe.abort()
