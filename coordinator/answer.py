@@ -18,6 +18,8 @@ class Route(StrEnum):
     """Which peers may see the prompt."""
 
     ANY = "any"
+    TRUSTED = "trusted"
+    """Members of a private swarm; in a public one this node and the peers that its owner named."""
     LOCAL = "local"
 
 
@@ -35,6 +37,8 @@ class AnswerRequest:
     route: Route = Route.ANY
     node: PeerId | None = None
     """Ask this peer only."""
+    swarm: str | None = None
+    """Name of the swarm to ask in; None means the current one."""
 
 
 @dataclass(frozen=True, slots=True)

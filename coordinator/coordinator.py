@@ -6,7 +6,7 @@ transport is used.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -53,6 +53,8 @@ class Parts:
     clock: Clock
     rng: random.Random
     tasks: asyncio.TaskGroup
+    is_trusted: Callable[[PeerId], bool] = lambda _: False
+    """Who may see prompts of the route `trusted`, besides ourselves."""
 
 
 class Coordinator:
@@ -127,7 +129,7 @@ class Coordinator:
     async def _choose(self, request: AnswerRequest) -> Choice:
         if request.model != AUTO:
             return await self._choose_by_name(request)
-        if not self._cards(request) and request.route is Route.ANY:
+        if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
         now = self._parts.clock.monotonic()
         return await self._router.choose(request.prompt, self._cards(request), now)
@@ -137,14 +139,13 @@ class Coordinator:
             specialist = parse_specialist_id(request.model)
         except ProtocolError as error:
             raise self._unknown(request.model) from error
-        if not self._replicas(request, specialist) and request.route is Route.ANY:
+        if not self._replicas(request, specialist) and request.route is not Route.LOCAL:
             await self._parts.discovery.find_specialist(specialist)
         if self._replicas(request, specialist):
             return Choice(specialist, f"{specialist} was asked for by name.")
         if self._parts.directory.replicas(specialist, self._parts.clock.now()):
-            where = "this peer" if request.route is Route.LOCAL else f"peer {request.node}"
-            raise NoCapacity(f"{specialist} is known, but {where} does not host it.")
-        if request.route is Route.ANY:
+            raise NoCapacity(f"{specialist} is known, but {_place(request)} does not host it.")
+        if request.route is not Route.LOCAL:
             await self._parts.discovery.find_domain(specialist)
         raise self._unknown(specialist)
 
@@ -163,9 +164,17 @@ class Coordinator:
         return [card for card in replicas if self._may_ask(request, card)]
 
     def _may_ask(self, request: AnswerRequest, card: CapabilityCard) -> bool:
-        is_local = card.peer == self._parts.me
-        is_pinned = request.node is None or card.peer == request.node
-        return is_pinned and (is_local or request.route is Route.ANY)
+        if request.node is not None and card.peer != request.node:
+            return False
+        if card.peer == self._parts.me:
+            return True
+        match request.route:
+            case Route.ANY:
+                return True
+            case Route.TRUSTED:
+                return self._parts.is_trusted(PeerId(card.peer))
+            case Route.LOCAL:
+                return False
 
     def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
         return Candidates(
@@ -207,6 +216,14 @@ class _Surroundings:
 
     async def look_again(self) -> None:
         await self.parts.discovery.find_specialist(self.specialist)
+
+
+def _place(request: AnswerRequest) -> str:
+    if request.route is Route.LOCAL:
+        return "this node"
+    if request.node is not None:
+        return f"peer {request.node}"
+    return "no peer that counts as trusted"
 
 
 def _addresses(parts: Parts, peer: PeerId) -> tuple[str, ...]:

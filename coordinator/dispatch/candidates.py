@@ -13,6 +13,7 @@ from coordinator.measure import PeerMeasurements
 from protocols.errors import (
     Busy,
     DslmError,
+    NotAdmitted,
     NotHere,
     ProtocolError,
     TooLong,
@@ -58,6 +59,7 @@ class Candidates:
         self._measurements = measurements
         self._rng = rng
         self._past: dict[PeerId, _Past] = {}
+        self._too_long: dict[PeerId, int] = {}
         self._context_needed = 0
 
     def next(
@@ -87,9 +89,9 @@ class Candidates:
                 return
             case TooLong():
                 past.is_excluded = True
-                self._context_needed = max(self._context_needed, error.requested)
+                self._believe_too_long(peer, error)
                 return
-            case NotHere() | Unsupported():
+            case NotHere() | Unsupported() | NotAdmitted():
                 past.is_excluded = True
                 return
             case ProtocolError():
@@ -99,6 +101,18 @@ class Candidates:
         past.rests_until = now + PAUSE_FIRST * PAUSE_FACTOR ** (past.failures - 1)
         if not isinstance(error, TransportDown):  # that is our own daemon's doing
             self._measurements.failed(peer, now, str(error))
+
+    def _believe_too_long(self, peer: PeerId, error: TooLong) -> None:
+        """Spare the peers with less context, once two agree on it, or we found it ourselves.
+
+        One peer's word must not keep a request from all others.
+        """
+        self._too_long[peer] = error.requested
+        if peer == self._me:
+            self._context_needed = max(self._context_needed, error.requested)
+        elif len(self._too_long) > 1:
+            second_largest = sorted(self._too_long.values())[-2]
+            self._context_needed = max(self._context_needed, second_largest)
 
     def _best(self, ready: list[CapabilityCard], now: float) -> CapabilityCard:
         by_peer = {PeerId(card.peer): card for card in ready}

@@ -55,6 +55,8 @@ LOOK_AGAIN_EVERY = 0.5
 """While nobody can be asked, how often the directory is looked at."""
 LOOK_FOR = 3.0
 """How long to look for new replicas when none is left."""
+_FINAL = (TooLong, Unsupported)
+"""Refusals of the request itself: when nobody is left who has not given one, it is the answer."""
 
 
 @dataclass(slots=True)
@@ -133,11 +135,7 @@ class AnswerRun:
         self._measurements.ended(attempt.peer)
         self._candidates.failed(attempt.peer, error, now)
         self._last_error = error
-        if self._active:
-            return []
-        if isinstance(error, Unsupported):
-            return self._end(error)
-        return self._launch(now)
+        return [] if self._active else self._launch(now)
 
     def tick(self, now: float) -> list[Action]:
         """It is `wake_at`, or later."""
@@ -264,7 +262,7 @@ class AnswerRun:
             case Later():
                 return self._end(self._give_up(now))
             case None:
-                if isinstance(self._last_error, TooLong) or self._looked_enough(now):
+                if isinstance(self._last_error, _FINAL) or self._looked_enough(now):
                     return self._end(self._give_up(now))
                 self._look_at = now + LOOK_AGAIN_EVERY
                 return self._look(now)
@@ -363,7 +361,7 @@ class AnswerRun:
         return error
 
     def _give_up(self, now: float) -> DslmError:
-        if isinstance(self._last_error, TooLong) and not self._delivery.position:
+        if isinstance(self._last_error, _FINAL) and not self._delivery.position:
             return self._last_error
         name = self._choice.specialist
         last = f" The last one said: {self._last_error}" if self._last_error else ""

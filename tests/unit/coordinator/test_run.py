@@ -240,12 +240,29 @@ def test_nobody_left_is_no_capacity_soon_and_locally_at_once() -> None:
     assert isinstance(end, End)
 
 
-def test_faults_of_the_caller_end_the_request() -> None:
-    for error in (TooLong(100, 200), Unsupported("what")):
+def test_faults_of_the_caller_end_the_request_when_nobody_sees_it_otherwise() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    for number in range(3):
+        error = Unsupported("what")
+        actions = scene.run.failed(number, error, 0.1)
+    assert actions == [End(error)]
+    assert scene.measurements.snapshot(A, 0.1).failures == 0
+
+
+def test_two_peers_who_find_it_too_long_are_believed() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.run.failed(0, TooLong(100, 2_000_000_000), 0.1)
+    error = TooLong(100, 2_000_000_000)
+    assert scene.run.failed(1, error, 0.1) == [End(error)]
+
+
+def test_one_peer_that_lies_about_the_length_keeps_nobody_from_answering() -> None:
+    for error in (TooLong(1, 2_000_000_000), Unsupported("nothing at all")):
         scene = three()
         scene.run.start(0.0)
-        assert scene.run.failed(0, error, 0.1) == [End(error)]
-        assert scene.measurements.snapshot(A, 0.1).failures == 0
+        assert started(scene.run.failed(0, error, 0.1)) == [(1, B, ())]
 
 
 def test_too_long_for_one_may_fit_another() -> None:
