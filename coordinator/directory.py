@@ -7,7 +7,7 @@ records come, on repeats, or on old ones that come late.
 
 import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.verify import Verifier
@@ -72,7 +72,10 @@ class Directory:
         me: PeerId,
         verifier: Verifier | None = None,
         peers_max: int = PEERS_MAX,
+        is_welcome: Callable[[PeerId], bool] = lambda _: True,
     ) -> None:
+        """`is_welcome` says whose records are not believed whatever they say: the revoked."""
+        self._is_welcome = is_welcome
         self.swarm = swarm
         self.me = me
         self._verifier = verifier or Verifier()
@@ -111,6 +114,10 @@ class Directory:
                 del self._peers[peer]
                 gone.append(peer)
         return tuple(gone)
+
+    def forget(self, peer: PeerId) -> None:
+        """Drop everything that `peer` says of itself."""
+        self._peers.pop(peer, None)
 
     def nodes(self, now: float) -> tuple[NodeRecord, ...]:
         """All living node records, by peer id."""
@@ -161,6 +168,8 @@ class Directory:
         record = self._verifier.open(data)
         check_time(record, now)
         check_place(record, key, subkey)
+        if not self._is_welcome(PeerId(record.peer)):
+            raise RecordError("a record of a peer that was revoked")
         match record:
             case NodeRecord() | CapabilityCard() if record.swarm != self.swarm:
                 raise RecordError("a record of another swarm")

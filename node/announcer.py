@@ -12,7 +12,7 @@ from random import Random
 from msgspec.structs import replace
 
 from coordinator.directory import Directory
-from protocols.errors import DslmError
+from protocols.errors import DslmError, ProtocolError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.ports import Clock, RecordStore
 from protocols.records import (
@@ -33,6 +33,7 @@ PERIOD_SECONDS = 20.0
 LIFETIME_SECONDS = 75.0
 """Three periods and some: one lost announcement hides nobody, a dead peer is gone in a minute."""
 RETRY_SECONDS = 1.0
+PUTS_AT_ONCE = 8
 
 _log = logging.getLogger(__name__)
 
@@ -66,37 +67,65 @@ class Announcer:
         self._current = current
         self._sequence = 0
         self._changed = asyncio.Event()
+        self._taken = True
 
     def announce_soon(self) -> None:
         """Do not wait for the period's end."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Announce for ever; a failed announcement is repeated soon."""
+        """Announce again and again; a failed announcement is repeated soon."""
         while True:
-            self._changed.clear()
-            taken = await self.announce()
-            wait = PERIOD_SECONDS * self._rng.uniform(0.8, 1.2) if taken else RETRY_SECONDS
+            wait = PERIOD_SECONDS * self._rng.uniform(0.8, 1.2) if self._taken else RETRY_SECONDS
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
             except TimeoutError:
-                continue
+                pass
+            self._changed.clear()
+            await self.announce()
 
     async def announce(self) -> bool:
-        """Publish everything once; whether somebody took all of it."""
+        """Publish everything once; whether somebody took all of it.
+
+        What leads to the records goes out after them, so that an index never leads to nothing.
+        """
         now = self._clock.now()
         self._sequence = max(self._sequence + 1, int(now * 1000))
-        taken = True
-        for key, record in records_of(self._current(), self._sequence, now + LIFETIME_SECONDS):
+        records = list(records_of(self._current(), self._sequence, now + LIFETIME_SECONDS))
+        taken = [
+            await self._put_all([one for one in records if is_index(one) == second], now)
+            for second in (False, True)
+        ]
+        self._taken = all(taken)
+        return self._taken
+
+    async def _put_all(self, records: Sequence[tuple[str, Record]], now: float) -> bool:
+        slots = asyncio.Semaphore(PUTS_AT_ONCE)
+
+        async def put(key: str, record: Record) -> bool:
+            async with slots:
+                return await self._put(key, record, now)
+
+        async with asyncio.TaskGroup() as group:
+            puts = [group.create_task(put(key, record)) for key, record in records]
+        return all(one.result() for one in puts)
+
+    async def _put(self, key: str, record: Record, now: float) -> bool:
+        try:
             sealed = seal(record, self._identity)
             self._directory.offer(sealed, key, record.peer, now)
-            try:
-                taken &= await self._store.put(key, record.peer, sealed, record.expires_at)
-            except DslmError as error:
-                _log.info("could not announce %s: %s", key, error)
-                taken = False
-        return taken
+            return await self._store.put(key, record.peer, sealed, record.expires_at)
+        except ProtocolError as error:  # too large a card, say: the others shall not suffer
+            _log.warning("cannot announce %s: %s", key, error)
+        except DslmError as error:
+            _log.info("could not announce %s: %s", key, error)
+        return False
+
+
+def is_index(entry: tuple[str, Record]) -> bool:
+    """Whether an entry of `records_of` only leads to others."""
+    return isinstance(entry[1], IndexRecord)
 
 
 def records_of(offer: Offer, sequence: int, expires_at: float) -> Iterator[tuple[str, Record]]:

@@ -7,41 +7,33 @@ adapters of the ports.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from random import Random, SystemRandom
 
-from coordinator.coordinator import Coordinator
-from coordinator.coordinator import Parts as CoordinatorParts
-from coordinator.directory import Directory
-from coordinator.discovery import Discovery
+from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.ports import Encoder
-from node.announcer import Announcer
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
 from node.engine.device import default_threads, describe_device
+from node.footing import Ground
+from node.gateway.access import Access
+from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig
+from node.gateway.keys import KeyFile
 from node.gateway.server import Gateway
 from node.hosting.hosted import HostedModel
 from node.hosting.startup import load_encoder, load_models
-from node.identity import load_or_create
-from node.joining import Joiner
 from node.metrics import AnswerFunction, Metrics
-from node.profile import Profile
+from node.presences import Presences
 from node.services.ask import AskService
-from node.services.ask_stream import AskStream
-from node.services.info import InfoStream
 from node.view import Facts, LiveView
 from node.view import Parts as ViewParts
-from protocols import versions
 from protocols.adapters.clock import SystemClock
-from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
-from protocols.errors import PeerUnreachable
-from protocols.ids import PeerId, SpecialistId, SwarmId
+from protocols.ids import SpecialistId
 from protocols.ports import Clock
 from protocols.records import CapabilityCard
-from protocols.signing import Identity
 
 _LAST_WORDS_SECONDS = 1.0
 """Of the time to drain, what is kept for telling clients that their answer was cut short."""
@@ -57,7 +49,7 @@ async def run(config: NodeConfig) -> None:
     ending = _Ending()
     try:
         async with running_node(config) as node:
-            _log.info("ready: API at %s, peer %s", node.gateway.url, node.ground.identity.peer_id)
+            _log.info("ready: API at %s", node.gateway.url)
             await ending.wait()
             await node.drain()
     except asyncio.CancelledError:
@@ -94,7 +86,6 @@ class _Ending:
 async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
     """A node that is up; everything in it is ended when the block is left."""
     clock, rng = SystemClock(), SystemRandom()
-    identity = load_or_create(config.paths.identity_file)
     threads = config.engine.threads or default_threads()
     async with AsyncExitStack() as stack:
         models = await load_models(config.models, config.paths.models, threads)
@@ -103,78 +94,49 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
         encoder = (
             await load_encoder(config.paths.models) if config.router.encoder != "off" else None
         )
-        network = Libp2pNetwork(_network_config(config, identity), clock)
-        await stack.enter_async_context(network)
-        for address, reason in network.bootstrap_report.unreachable.items():
-            _log.warning("cannot reach %s (%s); trying again in the background", address, reason)
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        maker = CardMaker(SwarmId(config.swarm.name), identity.peer_id, encoder)
+        maker = CardMaker(encoder)
         cards = [await maker.card(models[SpecialistId(one.id)], one) for one in config.models]
-        ground = Ground(config, identity, clock, rng, models, encoder, network, tasks, threads)
-        node = Node(ground, cards)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        node = Node(config, Matter(models, encoder, cards, threads), tasks, (clock, rng))
         await node.start(stack)
         yield node
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What the parts of a node stand on."""
+class Matter:
+    """What was loaded before a node can be made."""
 
-    config: NodeConfig
-    identity: Identity
-    clock: Clock
-    rng: Random
     models: Mapping[SpecialistId, HostedModel]
     encoder: Encoder | None
-    network: Libp2pNetwork
-    tasks: asyncio.TaskGroup
+    cards: Sequence[CapabilityCard]
     threads: int
 
 
 class Node:
     """The parts, wired. `start` brings them to life; leaving the stack it was given ends them."""
 
-    def __init__(self, ground: Ground, cards: Sequence[CapabilityCard]) -> None:
-        self.ground = ground
-        config, network = ground.config, ground.network
-        swarm, me = SwarmId(config.swarm.name), ground.identity.peer_id
-        name = config.node.name or me[-6:]
-        self.service = AskService(ground.models, ground.clock)
-        self.profile = Profile(
-            name,
-            swarm,
-            cards,
-            config.network.announce,
-            network.transport,
-            self.service,
-            ground.clock,
-        )
-        self.directory = Directory(swarm, me)
-        self.discovery = Discovery(self.directory, network.records, ground.clock, ground.rng)
-        self.announcer = Announcer(
-            ground.identity,
-            network.records,
-            self.directory,
-            ground.clock,
-            ground.rng,
-            self.profile.offer,
-        )
-        self.coordinator = self._make_coordinator()
+    def __init__(
+        self,
+        config: NodeConfig,
+        matter: Matter,
+        tasks: asyncio.TaskGroup,
+        chance: tuple[Clock, Random],
+    ) -> None:
+        """`chance` is the clock and the randomness to live by."""
+        self._config = config
+        self._matter = matter
+        clock, rng = chance
+        self.presences = Presences(config, tasks)
+        self.service = AskService(matter.models, clock, self.presences.allowance)
+        self._ground = Ground(config, clock, rng, matter.encoder, self.service, matter.cards)
         self.metrics = self._make_metrics()
-        self.view = LiveView(self._facts(name), self._view_parts(swarm))
+        self.view = LiveView(self._facts(), self._view_parts())
         self.gateway = self._make_gateway()
 
     async def start(self, stack: AsyncExitStack) -> None:
-        """Serve peers, announce, look for others, then open the door to people."""
-        transport = self.ground.network.transport
-        await transport.serve(versions.INFO, InfoStream(self.profile.info))
-        await transport.serve(versions.ASK, AskStream(self.service))
-        await self.announcer.announce()
-        background = [
-            self.ground.tasks.create_task(self.announcer.run()),
-            self.ground.tasks.create_task(self.discovery.run()),
-        ]
-        stack.push_async_callback(_cancel, background)
+        """Take part in swarms, then open the door to people."""
+        stack.push_async_callback(self.presences.close)
+        await self.presences.start(self._ground)
         await self.gateway.start()
         stack.push_async_callback(self.gateway.stop)
 
@@ -184,90 +146,77 @@ class Node:
         self.view.draining = True
         self.service.drain()
         try:
-            async with asyncio.timeout(self.ground.config.node.drain):
+            async with asyncio.timeout(self._config.node.drain):
                 await self.gateway.stop()
                 await self.service.wait_idle()
         except TimeoutError:
             _log.info("cut short: %d answers to peers", self.service.inside)
 
-    def _make_coordinator(self) -> Coordinator:
-        ground = self.ground
-        return Coordinator(
-            CoordinatorParts(
-                ground.identity.peer_id,
-                self.directory,
-                self.discovery,
-                ground.network.transport,
-                self.service,
-                ground.encoder,
-                ground.clock,
-                ground.rng,
-                ground.tasks,
-            )
-        )
+    async def _answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+        """By the coordinator of the swarm that the request names."""
+        async with aclosing(self.presences.named(request.swarm).answer(request)) as events:
+            async for event in events:
+                yield event
 
     def _make_gateway(self) -> Gateway:
-        config = self.ground.config
+        config, ground = self._config, self._ground
         return Gateway(
-            _Answers(self.metrics.observed(self.coordinator.answer)),
+            _Answers(self.metrics.observed(self._answer)),
             self.view,
             GatewayConfig(
                 host=config.api.host,
                 port=config.api.port,
+                require_key=config.api.require_key,
+                hosts=config.api.hosts,
+                route=Route(config.router.route),
                 body_bytes_max=config.api.body_max,
                 drain=max(0.0, config.node.drain - _LAST_WORDS_SECONDS),
             ),
-            clock=self.ground.clock,
-            rng=self.ground.rng,
+            clock=ground.clock,
+            rng=ground.rng,
+            access=Access(
+                KeyFile(config.paths.api_keys_file),
+                AdminToken.create(config.paths.admin_token_file),
+            ),
         )
 
     def _make_metrics(self) -> Metrics:
-        metrics = Metrics(self.ground.clock)
-        service, known = self.service, self.directory.statistics
+        metrics = Metrics(self._ground.clock)
+        service = self.service
         metrics.gauge(
             "num_requests_inside", "Requests of peers in our models", lambda: service.inside
         )
         metrics.gauge(
             "served_tokens", "Tokens made here since start", lambda: service.served.tokens
         )
-        metrics.gauge("peers", "Nodes known", lambda: known(self.ground.clock.now()).nodes)
+        metrics.gauge("peers", "Nodes known", self._count_peers)
         return metrics
 
-    def _facts(self, name: str) -> Facts:
-        ground = self.ground
+    def _count_peers(self) -> int:
+        now = self._ground.clock.now()
+        return sum(one.directory.statistics(now).nodes for one in self.presences.all())
+
+    def _facts(self) -> Facts:
+        matter = self._matter
         return Facts(
-            peer=ground.identity.peer_id,
-            name=name,
-            swarm=ground.config.swarm.name,
-            api_url=ground.config.api.url,
-            started=ground.clock.monotonic(),
-            encoder=ground.encoder.digest if ground.encoder else "",
+            name=self._config.node.name,
+            started=self._ground.clock.monotonic(),
+            encoder=matter.encoder.digest if matter.encoder else "",
             hosted=tuple(
-                hosted_state(ground.models[SpecialistId(one.id)], one)
-                for one in ground.config.models
+                hosted_state(matter.models[SpecialistId(one.id)], one)
+                for one in self._config.models
             ),
         )
 
-    def _view_parts(self, swarm: SwarmId) -> ViewParts:
-        ground = self.ground
+    def _view_parts(self) -> ViewParts:
         return ViewParts(
-            network=ground.network,
-            directory=self.directory,
-            coordinator=self.coordinator,
-            joiner=Joiner(
-                swarm, self._meet, self.coordinator, self.discovery, self.announcer.announce_soon
-            ),
+            presences=self.presences,
             service=self.service,
             metrics=self.metrics,
-            device=lambda: describe_device(ground.threads),
-            clock=ground.clock,
+            device=lambda: describe_device(self._matter.threads),
+            api_url=lambda: self._config.api.url,
+            clock=self._ground.clock,
         )
-
-    async def _meet(self, address: str) -> PeerId:
-        report = await self.ground.network.join((address,))
-        if not report.reached:
-            raise PeerUnreachable(next(iter(report.unreachable.values())))
-        return report.reached[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,17 +224,3 @@ class _Answers:
     """The gateway's `AnswerSource`."""
 
     answer: AnswerFunction
-
-
-def _network_config(config: NodeConfig, identity: Identity) -> Libp2pConfig:
-    return Libp2pConfig(
-        identity,
-        config.network.listen,
-        config.paths.runtime,
-        config.network.bootstrap,
-    )
-
-
-async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()

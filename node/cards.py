@@ -11,24 +11,21 @@ from node.hosting.hosted import HostedModel
 from node.hosting.prototypes import make_prototypes
 from node.state import HostedState
 from protocols import limits
-from protocols.ids import PeerId, SwarmId
 from protocols.records import CapabilityCard, Prototype
 
 
 @dataclass(frozen=True, slots=True)
 class CardMaker:
-    """Makes cards for one peer in one swarm. Sequence and expiry are the announcer's to set."""
+    """Makes cards. Peer and swarm are a presence's to set, sequence and expiry the announcer's."""
 
-    swarm: SwarmId
-    peer: PeerId
     encoder: Encoder | None
 
     async def card(self, model: HostedModel, settings: ModelConfig) -> CapabilityCard:
         """The card of `model`, with prototypes if its settings say what it is good at."""
         prototypes = await self._prototypes(settings)
         return CapabilityCard(
-            peer=self.peer,
-            swarm=self.swarm,
+            peer="",
+            swarm="",
             sequence=0,
             expires_at=0.0,
             specialist=model.specialist,

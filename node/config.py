@@ -29,8 +29,12 @@ def setting(default: T, about: str, kind: Kind = "plain") -> T:
 class ApiConfig:
     """The HTTP side."""
 
-    listen: str = setting("127.0.0.1:7777", "address of the API and web page; loopback only")
+    listen: str = setting(
+        "127.0.0.1:7777", "address of the API and web page; beyond loopback keys are required"
+    )
     body_max: int = setting(2 * 2**20, "largest request body", "size")
+    require_key: bool = setting(False, "demand an API key on loopback too")
+    hosts: tuple[str, ...] = setting((), "names by which others reach the API; keys are required")
 
     @property
     def host(self) -> str:
@@ -44,8 +48,9 @@ class ApiConfig:
 
     @property
     def url(self) -> str:
-        """Without a slash at the end."""
-        return f"http://{self.listen}"
+        """Without a slash at the end; of all addresses of this machine, its own loopback one."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,16 @@ class NetworkConfig:
     listen: tuple[str, ...] = setting(("/ip4/0.0.0.0/tcp/7779",), "addresses to listen on")
     bootstrap: tuple[str, ...] = setting((), "peers to join through, ending in /p2p/PEER")
     announce: tuple[str, ...] = setting((), "addresses to tell others, if listen is not enough")
+    relays: tuple[str, ...] = setting((), "relays that we trust, ending in /p2p/PEER")
+    relay_service: bool = setting(False, "be a relay for peers that cannot be dialled")
+    remember: bool = setting(True, "keep peers met, to join through them after a restart")
 
 
 @dataclass(frozen=True, slots=True)
 class SwarmConfig:
     """Which peers belong together."""
 
-    name: str = setting("public", "swarm to belong to")
+    name: str = setting("public", "open swarm to be in while the node belongs to no other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,11 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """The choice of a specialist for `auto`."""
+    """The choice of a specialist for `auto`, and of who may read prompts."""
 
     encoder: Literal["auto", "off"] = setting("auto", "sentence encoder; off: always the base")
+    route: Literal["any", "trusted", "local"] = setting("any", "who may read prompts, by default")
+    trusted: tuple[str, ...] = setting((), "peer ids that count as trusted in public swarms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,9 @@ the settings mean beyond their form.
 """
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
@@ -31,16 +29,24 @@ from node.config import (
     derived_model_id,
     environment,
 )
+from node.config_checks import complaints
 from node.paths import SYSTEM_CONFIG_FILE, Paths, paths_below, user_paths
 from node.quantities import parse_duration, parse_size
 from protocols.errors import ConfigError, ProtocolError
-from protocols.ids import parse_specialist_id, parse_swarm_id
+from protocols.ids import parse_specialist_id
 
 T = TypeVar("T")
 
 NO_MODELS = "none"
 _ENVIRONMENT_PREFIX = "DSLM_"
-_OTHER_VARIABLES = ("DSLM_HOME", "DSLM_CONFIG", "DSLM_URL", "DSLM_MODELS", "DSLM_MODELS_DIR")
+_OTHER_VARIABLES = (
+    "DSLM_API_KEY",
+    "DSLM_CONFIG",
+    "DSLM_HOME",
+    "DSLM_MODELS",
+    "DSLM_MODELS_DIR",
+    "DSLM_URL",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,46 +299,9 @@ def _lines(path: str, where: str) -> list[str]:
 
 
 def _check(config: NodeConfig, given: Mapping[str, _Given]) -> None:
-    for key, value, why in _complaints(config):
+    for key, value, why in complaints(config):
         origin = given[key].origin if key in given else "default"
         raise ConfigError(f"{key} = {value!r} (from {origin}): {why}")
-
-
-def _complaints(config: NodeConfig) -> Iterable[tuple[str, object, str]]:
-    """Key, value and reason of everything that is of the right type and still of no use."""
-    listen = config.api.listen
-    _, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        yield "api.listen", listen, "use HOST:PORT, as in 127.0.0.1:7777"
-    elif not _is_loopback(config.api.host):
-        why = "the API has no password, so it listens on loopback only (127.0.0.1 or [::1])"
-        yield "api.listen", listen, why
-    if config.engine.threads < 0:
-        yield "engine.threads", config.engine.threads, "must be 0 or more"
-    try:
-        parse_swarm_id(config.swarm.name)
-    except ProtocolError as error:
-        yield "swarm.name", config.swarm.name, str(error)
-    yield from _address_complaints(config.network)
-
-
-def _address_complaints(network: NetworkConfig) -> Iterable[tuple[str, object, str]]:
-    if not network.listen:
-        yield "network.listen", "", "needs at least one address"
-    for name in ("listen", "bootstrap", "announce"):
-        addresses: tuple[str, ...] = getattr(network, name)
-        for address in addresses:
-            if not re.fullmatch(r"(/[^/\s]+)+", address):
-                yield f"network.{name}", address, "no multiaddress, as in /ip4/192.0.2.7/tcp/7779"
-            elif name == "bootstrap" and "/p2p/" not in address:
-                yield "network.bootstrap", address, "must end in /p2p/PEER; `dslm up` prints it"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _keys() -> list[str]:

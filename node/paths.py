@@ -36,6 +36,31 @@ class Paths:
         return self.data / "identity.key"
 
     @property
+    def swarms(self) -> Path:
+        """A folder for each swarm that this node belongs to (mode 0700)."""
+        return self.data / "swarms"
+
+    @property
+    def open_swarms(self) -> Path:
+        """What is remembered of swarms that belong to nobody."""
+        return self.data / "open"
+
+    @property
+    def owners(self) -> Path:
+        """Keys of swarms that were made here, encrypted; they should be moved elsewhere."""
+        return self.data / "owners"
+
+    @property
+    def api_keys_file(self) -> Path:
+        """Hashes of the API's keys (mode 0600)."""
+        return self.data / "api.keys"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The secret of `/api/v1`, made anew by each start of a node (mode 0600)."""
+        return self.state / "admin.token"
+
+    @property
     def log_file(self) -> Path:
         """What a node in the background writes."""
         return self.state / "dslm.log"

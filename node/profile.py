@@ -3,7 +3,7 @@
 Knows the facts and the live load; must not know how they are sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from node.announcer import Offer
@@ -17,12 +17,12 @@ from protocols.records import CapabilityCard, NodeRecord
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One node's. `announced` are addresses to tell others beside those that the transport sees."""
+    """One node's, in one swarm. `announced` gives the addresses to tell others."""
 
     name: str
     swarm: SwarmId
     cards: Sequence[CapabilityCard]
-    announced: tuple[str, ...]
+    announced: Callable[[], tuple[str, ...]]
     transport: Transport
     service: AskService
     clock: Clock
@@ -39,13 +39,12 @@ class Profile:
 
     def offer(self) -> Offer:
         """What to announce now."""
-        addresses = (*self.announced, *self.transport.addresses())
         node = NodeRecord(
             peer=self.peer,
             swarm=self.swarm,
             sequence=0,
             expires_at=0.0,
-            addresses=tuple(dict.fromkeys(addresses))[: limits.ADDRESSES_MAX],
+            addresses=self.announced()[: limits.ADDRESSES_MAX],
             software=versions.SOFTWARE,
             protocols=versions.ALL,
             specialists=self.specialists,

@@ -205,6 +205,34 @@ class InviteReport(Struct, frozen=True):
     """Unix seconds; 0 means never."""
 
 
+class DocumentsState(Struct, frozen=True):
+    """`GET /api/v1/swarms/{name}/documents`; the same documents can be posted to another node."""
+
+    schema_version: int
+    swarm: str
+    documents: tuple[bytes, ...]
+    """Signed bytes, base64 in JSON: the revocations in force, if any, then the delegations."""
+
+
+class SwarmReaders(Struct, frozen=True):
+    """One row of `GET /api/v1/readers`: who can read what is sent to a swarm of this node."""
+
+    name: str
+    kind: str
+    """As in `SwarmState`."""
+    is_current: bool
+    readers: str
+    """A sentence for people."""
+
+
+class ReadersState(Struct, frozen=True):
+    """`GET /api/v1/readers`. `route` is what requests get that name none."""
+
+    schema_version: int
+    route: str
+    swarms: tuple[SwarmReaders, ...]
+
+
 class PingReport(Struct, frozen=True):
     """`POST /api/v1/ping {"peer": ..., "count": n}`: round trips in milliseconds."""
 
@@ -216,18 +244,26 @@ class PingReport(Struct, frozen=True):
 
 
 class NodeView(Protocol):
-    """What the gateway's admin routes need from the running node."""
+    """What the gateway needs from the running node, besides answers.
 
-    def state(self) -> NodeState:
+    `swarm` names one of the swarms of `readers`; None means the current one. `UserError` if this
+    node is not in it.
+    """
+
+    def state(self, swarm: str | None = None) -> NodeState:
         """Now."""
         ...
 
-    def peers(self) -> PeersState:
+    def peers(self, swarm: str | None = None) -> PeersState:
         """The directory's peers, this one included, with our own measurements."""
         ...
 
-    def specialists(self) -> SpecialistsState:
+    def specialists(self, swarm: str | None = None) -> SpecialistsState:
         """From local knowledge; never waits for the network."""
+        ...
+
+    def readers(self) -> tuple[SwarmReaders, ...]:
+        """The swarms that this node belongs to, the current one first; asked for every prompt."""
         ...
 
     def join(self, target: str) -> AsyncGenerator[Check | JoinReport, None]:
@@ -261,6 +297,10 @@ class NodeView(Protocol):
 
     async def leave(self, name: str) -> None:
         """Take part no more, and delete this node's papers for the swarm."""
+        ...
+
+    async def documents(self, name: str) -> tuple[bytes, ...]:
+        """What the owner signed and is in force: the revocations if any, then the delegations."""
         ...
 
     async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:

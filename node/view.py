@@ -1,51 +1,35 @@
-"""The running node as its owner sees it: state, peers, specialists, joining and pinging.
+"""The running node as its owner sees it: state, peers, specialists, swarms, and pinging.
 
-Knows every part of the node, read-only but for `join`; must not know HTTP or the command line.
+Knows every part of the node; must not know HTTP or the command line. What concerns swarms is
+`node.swarm_view`'s.
 """
 
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from coordinator.coordinator import Coordinator
-from coordinator.directory import Directory
 from node import state as shapes
-from node.joining import Joiner
 from node.metrics import Metrics
+from node.presence import Presence
+from node.presences import Presences
 from node.services.ask import AskService
+from node.swarm_view import SwarmView
 from protocols import versions
 from protocols.errors import UnknownPeer
 from protocols.ids import PeerId, SpecialistId
-from protocols.ports import Clock, Transport
+from protocols.ports import Clock
 from protocols.records import CapabilityCard, NodeRecord
 
 PINGS_MAX = 100
-
-
-class Network(Protocol):
-    """What is shown of the network."""
-
-    @property
-    def transport(self) -> Transport:
-        """Addresses are read from it."""
-        ...
-
-    def status(self) -> str:
-        """`up`, or what is wrong."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What does not change while the node runs. `started` is in monotonic seconds."""
 
-    peer: PeerId
     name: str
-    swarm: str
-    api_url: str
     started: float
     encoder: str
     hosted: tuple[shapes.HostedState, ...]
@@ -53,41 +37,41 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What there is to see."""
+    """What there is to see. `api_url` is asked for once the gateway listens."""
 
-    network: Network
-    directory: Directory
-    coordinator: Coordinator
-    joiner: Joiner
+    presences: Presences
     service: AskService
     metrics: Metrics
     device: Callable[[], shapes.DeviceState]
+    api_url: Callable[[], str]
     clock: Clock
 
 
-class LiveView:
+class LiveView(SwarmView):
     """Implements `node.state.NodeView`."""
 
     def __init__(self, facts: Facts, parts: Parts) -> None:
+        super().__init__(parts.presences, parts.clock)
         self._facts = facts
         self._parts = parts
         self.draining = False
 
-    def state(self) -> shapes.NodeState:
+    def state(self, swarm: str | None = None) -> shapes.NodeState:
         """See `NodeView`."""
         facts, parts = self._facts, self._parts
-        known = parts.directory.statistics(parts.clock.now())
+        presence = parts.presences.named(swarm)
+        known = presence.directory.statistics(parts.clock.now())
         return shapes.NodeState(
             schema_version=shapes.SCHEMA_VERSION,
             software=versions.SOFTWARE,
-            peer=facts.peer,
-            name=facts.name,
-            swarm=facts.swarm,
+            peer=presence.me,
+            name=facts.name or presence.me[-6:],
+            swarm=presence.name,
             pid=os.getpid(),
             uptime=parts.clock.monotonic() - facts.started,
-            api_url=facts.api_url,
-            addresses=parts.network.transport.addresses(),
-            network=parts.network.status(),
+            api_url=parts.api_url(),
+            addresses=presence.reach.announced(),
+            network=presence.network.status(),
             draining=self.draining,
             device=parts.device(),
             hosted=tuple(self._with_load(model) for model in facts.hosted),
@@ -98,29 +82,29 @@ class LiveView:
             encoder=facts.encoder,
         )
 
-    def peers(self) -> shapes.PeersState:
+    def peers(self, swarm: str | None = None) -> shapes.PeersState:
         """See `NodeView`; this node first, then by name."""
-        nodes = self._parts.directory.nodes(self._parts.clock.now())
-        ordered = sorted(nodes, key=lambda node: (node.peer != self._facts.peer, node.name))
-        return shapes.PeersState(shapes.SCHEMA_VERSION, tuple(map(self._peer, ordered)))
+        presence = self._parts.presences.named(swarm)
+        nodes = presence.directory.nodes(self._parts.clock.now())
+        ordered = sorted(nodes, key=lambda node: (node.peer != presence.me, node.name))
+        rows = tuple(self._peer(presence, node) for node in ordered)
+        return shapes.PeersState(shapes.SCHEMA_VERSION, rows)
 
-    def specialists(self) -> shapes.SpecialistsState:
+    def specialists(self, swarm: str | None = None) -> shapes.SpecialistsState:
         """See `NodeView`."""
+        presence = self._parts.presences.named(swarm)
         by_name: dict[str, list[CapabilityCard]] = {}
-        for card in self._parts.directory.cards(self._parts.clock.now()):
+        for card in presence.directory.cards(self._parts.clock.now()):
             by_name.setdefault(card.specialist, []).append(card)
-        rows = tuple(self._specialist(by_name[name]) for name in sorted(by_name))
+        rows = tuple(_specialist(by_name[name], presence.me) for name in sorted(by_name))
         return shapes.SpecialistsState(shapes.SCHEMA_VERSION, rows)
-
-    async def join(self, address: str) -> shapes.JoinReport:
-        """See `NodeView`."""
-        return await self._parts.joiner.join(address)
 
     async def ping(self, peer: str, count: int) -> shapes.PingReport:
         """See `NodeView`. `UnknownPeer` if the name fits none or several."""
-        target = find_peer(peer, self._parts.directory.nodes(self._parts.clock.now()))
+        presence = self._parts.presences.named(None)
+        target = find_peer(peer, presence.directory.nodes(self._parts.clock.now()))
         rounds = range(max(1, min(count, PINGS_MAX)))
-        pongs = [await self._parts.coordinator.ping(target) for _ in rounds]
+        pongs = [await presence.coordinator.ping(target) for _ in rounds]
         reply = pongs[-1].reply
         samples = tuple(pong.rtt * 1000 for pong in pongs)
         return shapes.PingReport(shapes.SCHEMA_VERSION, target, reply.name, reply.software, samples)
@@ -133,13 +117,13 @@ class LiveView:
         admission = self._parts.service.admission(SpecialistId(model.id))
         return replace(model, running=admission.running, waiting=admission.waiting)
 
-    def _peer(self, node: NodeRecord) -> shapes.PeerState:
-        measured = self._parts.coordinator.measurement(PeerId(node.peer))
+    def _peer(self, presence: Presence, node: NodeRecord) -> shapes.PeerState:
+        measured = presence.coordinator.measurement(PeerId(node.peer))
         interval = measured.token_interval
         return shapes.PeerState(
             peer=node.peer,
             name=node.name,
-            is_self=node.peer == self._facts.peer,
+            is_self=node.peer == presence.me,
             state=measured.state,
             software=node.software,
             specialists=node.specialists,
@@ -151,21 +135,22 @@ class LiveView:
             last_error=measured.last_error,
         )
 
-    def _specialist(self, cards: list[CapabilityCard]) -> shapes.SpecialistState:
-        newest = max(cards, key=lambda card: card.sequence)
-        return shapes.SpecialistState(
-            id=newest.specialist,
-            description=newest.description,
-            domains=newest.domains,
-            base=newest.base,
-            is_base=newest.is_base,
-            precisions=tuple(sorted({card.precision for card in cards})),
-            context_length=min(card.context_length for card in cards),
-            parameters=newest.parameters,
-            licence=newest.licence,
-            peers=tuple(card.peer for card in cards),
-            is_local=any(card.peer == self._facts.peer for card in cards),
-        )
+
+def _specialist(cards: list[CapabilityCard], me: PeerId) -> shapes.SpecialistState:
+    newest = max(cards, key=lambda card: card.sequence)
+    return shapes.SpecialistState(
+        id=newest.specialist,
+        description=newest.description,
+        domains=newest.domains,
+        base=newest.base,
+        is_base=newest.is_base,
+        precisions=tuple(sorted({card.precision for card in cards})),
+        context_length=min(card.context_length for card in cards),
+        parameters=newest.parameters,
+        licence=newest.licence,
+        peers=tuple(card.peer for card in cards),
+        is_local=any(card.peer == me for card in cards),
+    )
 
 
 def find_peer(wanted: str, nodes: Iterable[NodeRecord]) -> PeerId:

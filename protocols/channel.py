@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from protocols import limits
 from protocols.codec import Frame, FrameDecoder, encode
 from protocols.errors import PeerLost
 from protocols.ports import Stream
@@ -20,7 +21,8 @@ _READ_BYTES_MAX = 65_536
 class Channel(Generic[MessageT]):
     """One stream on which messages of `union` arrive and any message can be sent.
 
-    A message that arrives may carry `payload_max` raw bytes; the protocols so far carry none.
+    A message that arrives may carry `payload_max` raw bytes; the protocols so far carry none. Of
+    strangers less than the usual `header_max` should be kept in memory.
 
     Deadlines are the caller's: wrap calls in `asyncio.timeout`. Cancelling `receive` loses nothing.
     """
@@ -30,9 +32,10 @@ class Channel(Generic[MessageT]):
         stream: Stream,
         union: Any,  # noqa: ANN401  (a union is no type)
         payload_max: int = 0,
+        header_max: int = limits.HEADER_BYTES_MAX,
     ) -> None:
         self.stream = stream
-        self._decoder: FrameDecoder[MessageT] = FrameDecoder(union, payload_max=payload_max)
+        self._decoder: FrameDecoder[MessageT] = FrameDecoder(union, header_max, payload_max)
         self._ready: deque[Frame[MessageT]] = deque()
 
     async def send(self, message: msgspec.Struct, payload: bytes = b"") -> None:

@@ -46,6 +46,20 @@ TENSOR_RANK_MAX = 4
 STREAMS_IN_MAX = 400
 """Inbound streams served at once, and of those from one peer."""
 STREAMS_IN_PER_PEER_MAX = 32
+STREAMS_IN_RESERVED = 100
+"""Of all streams, those kept for peers that have none open yet."""
+STREAMS_UNKNOWN_MAX = 256
+"""Inbound streams of which we do not know yet whose they are."""
+STREAM_OPENINGS_PER_SECOND = 200.0
+STREAM_OPENINGS_BURST = 400.0
+"""New streams of all peers together; for one peer its allowance counts."""
+STREAM_BYTES_PER_SECOND = 64 * 1024 * 1024.0
+STREAM_BYTES_BURST = 256 * 1024 * 1024.0
+"""Bytes received from one peer; of all together four times as many."""
+STREAM_BYTES_TOTAL_FACTOR = 4
+REFUSALS_PER_SECOND = 20.0
+REFUSALS_BURST = 200.0
+"""What a peer may try in vain before its connection is closed."""
 FIRST_MESSAGE_SECONDS = 5.0
 """How long a peer that opened a stream may keep silent."""
 STREAM_IDLE_SECONDS = 60.0
@@ -55,6 +69,9 @@ DHT_MESSAGE_BYTES_MAX = 256 * 1024
 """One request or answer of the record store's protocol."""
 DHT_REQUESTS_MAX = 64
 """Requests of other peers to our part of the record store handled at once."""
+DHT_REQUESTS_PER_SECOND = 400.0
+DHT_REQUESTS_BURST = 800.0
+"""Of all peers together; for one peer its allowance counts."""
 DHT_KEYS_MAX = 64
 """Keys that one request names."""
 DHT_NEIGHBOURS_MAX = 20

@@ -5,9 +5,10 @@ Knows the API's event stream as a client; must not know where text and notes are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+import typer
 from msgspec import UNSET, Struct, UnsetType
 
 from node.cli.client import ApiError, Client, ErrorDetail
@@ -17,8 +18,15 @@ _DATA = "data: "
 _NOTE = ": dslm "
 _DONE = "[DONE]"
 
-RouteName = Literal["any", "local"]
+RouteName = Literal["any", "trusted", "local"]
 """Which peers may see the prompt."""
+RouteFlag = Annotated[
+    RouteName | None,
+    typer.Option(
+        help="Who may read prompts: any peer of the swarm, trusted ones, or local: this node's own "
+        "models only. The node's setting router.route by default."
+    ),
+]
 
 
 class ChatMessage(Struct, frozen=True):
@@ -34,10 +42,16 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool
 
 
-class OwnOptions(Struct, frozen=True):
+class OwnOptions(Struct, frozen=True, omit_defaults=True):
     """dslm's own part of a request."""
 
-    route: RouteName
+    route: RouteName | UnsetType = UNSET
+    swarm: str | UnsetType = UNSET
+
+
+def own_options(route: RouteName | None, swarm: str) -> OwnOptions:
+    """What was given on the command line; the node has a default for the rest."""
+    return OwnOptions(route or UNSET, swarm or UNSET)
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -48,8 +48,11 @@ class ApiError(DslmError):
 class Client:
     """Talks to one node. Every call opens a connection of its own."""
 
-    def __init__(self, url: str, timeout: float = CONNECT_AND_READ_SECONDS) -> None:
-        """`url` as in `http://127.0.0.1:7777`; `timeout` in seconds for each read."""
+    def __init__(
+        self, url: str, timeout: float = CONNECT_AND_READ_SECONDS, secret: str = ""
+    ) -> None:
+        """`url` as in `http://127.0.0.1:7777`; `timeout` in seconds for each read. `secret` is the
+        running node's own token or an API key, and goes to that address with every request."""
         parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
         try:
             self._host, self._port = parts.hostname or "", parts.port or 80
@@ -59,6 +62,7 @@ class Client:
             raise UserError(f"{url!r} is no address of a node: use http://HOST:PORT")
         self.url = f"http://{parts.netloc}"
         self._timeout = timeout
+        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
     def get(self, path: str, kind: type[T]) -> T:
         """The JSON at `path` as `kind`.
@@ -82,6 +86,16 @@ class Client:
             while line := response.readline(_LINE_BYTES_MAX):
                 yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
+    def objects(self, path: str, body: object, kind: type[T]) -> Generator[T, None, None]:
+        """Each line of the answer to `body` as `kind`; errors as of `get`.
+
+        `ApiError` if a line is an error body: the node broke off.
+        """
+        for line in self.lines(path, body):
+            if line.startswith('{"error":'):
+                raise ApiError(msgspec.json.decode(line, type=ErrorBody).error)
+            yield self._decoded(line.encode(), kind)
+
     def is_answering(self, path: str) -> bool:
         """Whether `path` can be got now."""
         try:
@@ -94,7 +108,7 @@ class Client:
     @contextmanager
     def _exchange(self, method: str, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        headers = {"Content-Type": "application/json"} if body else {}
+        headers = self._headers | ({"Content-Type": "application/json"} if body else {})
         try:
             connection.request(method, path, body or None, headers)
             response = connection.getresponse()

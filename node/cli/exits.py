@@ -11,6 +11,7 @@ from protocols.errors import (
     DslmError,
     NetworkError,
     NoCapacity,
+    NotAdmitted,
     NotRunning,
     UnknownModel,
     UnknownPeer,
@@ -26,7 +27,7 @@ class Exit(IntEnum):
     USAGE = 2
     NOT_RUNNING = 3
     UNKNOWN = 4
-    """Unknown model or peer."""
+    """Unknown model, peer or swarm."""
     NO_CAPACITY = 5
     """No peer, or none that can answer, is reachable."""
     REFUSED = 6
@@ -40,12 +41,20 @@ class UsageError(UserError):
     code = "usage"
 
 
+class UnknownSwarm(UserError):
+    """This node is in no swarm of that name."""
+
+    code = "swarm_not_found"
+
+
 _BY_KIND: tuple[tuple[type[DslmError], Exit], ...] = (
     (UsageError, Exit.USAGE),
+    (UnknownSwarm, Exit.UNKNOWN),
     (NotRunning, Exit.NOT_RUNNING),
     (UnknownModel, Exit.UNKNOWN),
     (UnknownPeer, Exit.UNKNOWN),
     (DeadlineExceeded, Exit.TIMED_OUT),
+    (NotAdmitted, Exit.REFUSED),
     (NetworkError, Exit.NO_CAPACITY),
     (NoCapacity, Exit.NO_CAPACITY),
 )
@@ -65,6 +74,8 @@ _BY_CODE = {
     "invalid_api_key": Exit.REFUSED,
     "forbidden": Exit.REFUSED,
     "swarm_forbidden": Exit.REFUSED,
+    "not_admitted": Exit.REFUSED,
+    "swarm_not_found": Exit.UNKNOWN,
     "not_running": Exit.NOT_RUNNING,
 }
 

@@ -1,64 +1,115 @@
-"""`dslm join`: enter a swarm through one of its peers.
+"""`dslm join`: enter a swarm by an invite, or an open one through one of its peers.
 
 Knows how a join is told to people; the node does it.
 """
 
 import re
+import sys
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from node.cli.client import Client
 from node.cli.exits import Exit, UsageError
 from node.cli.output import show_json, tell
 from node.cli.verb import Invocation, verb
-from node.state import JoinReport
+from node.state import SCHEMA_VERSION, Check, JoinReport
+from protocols.errors import PeerLost, UserError
 
 EPILOG = """\b
 Examples:
-  dslm join /ip4/192.0.2.7/tcp/7779/p2p/12D3KooWQ9...
-  dslm up --join /dns4/node.example.org/tcp/7779/p2p/12D3KooWQ9...
+  dslm join dslm:g6dja...                             an invite, as `dslm invite` prints it
+  dslm join - < invite.txt                            so that it is in no list of processes
+  dslm join /ip4/192.0.2.7/tcp/7779/p2p/12D3KooWQ9... a peer of the open swarm
+  dslm up --join dslm:g6dja...
 
 \b
-`dslm up` and `dslm status` on a machine of the swarm print its address.
+Exits with 6 if the swarm does not want this node, with 5 if nobody could be reached.
 """
 _ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6|dnsaddr)/\S+/p2p/[1-9A-HJ-NP-Za-km-z]+")
+_INVITE_PREFIX = "dslm:"
+_REFUSALS = frozenset({"invite", "membership", "admission"})
+"""Checks that fail because this node has no right to come in."""
+_TARGET_CHARACTERS_MAX = 8_192
+
+
+class JoinRequest(Struct, frozen=True):
+    """The body of the request."""
+
+    target: str
+
+
+class _Line(Struct, frozen=True):
+    """A line of the answer: a check, or the report at the end."""
+
+    name: str = ""
+    ok: bool = False
+    detail: str = ""
+    fix: str = ""
+    joined: bool | None = None
+    peer: str = ""
+    checks: tuple[Check, ...] = ()
+    schema_version: int = SCHEMA_VERSION
 
 
 @verb
 def join(
     invocation: Invocation,
-    address: Annotated[str, typer.Argument(help="Address of any peer of the swarm.")],
+    target: Annotated[
+        str, typer.Argument(help="An invite, - to read one, or a peer's address.")
+    ],
 ) -> None:
-    """Enter the swarm of another machine."""
-    require_address(address)
-    report = join_through(invocation.client(), address)
+    """Enter a swarm; each check is told as it is done."""
+    target = read_target(target)
+    report = join_through(invocation.client(), target, is_quiet=invocation.json)
     if invocation.json:
         show_json(report)
-    else:
-        show_join(report)
     if not report.joined:
-        raise typer.Exit(Exit.NO_CAPACITY)
+        raise typer.Exit(exit_of_join(report))
 
 
-def require_address(address: str) -> None:
-    """`UsageError` unless `address` has the form of a peer's address."""
-    if not _ADDRESS.fullmatch(address):
+def read_target(text: str) -> str:
+    """`text`, or standard input for `-`, checked; `UsageError` if nobody could join by it."""
+    if text == "-":
+        text = sys.stdin.read(_TARGET_CHARACTERS_MAX) if sys.stdin is not None else ""
+    text = "".join(text.split()).removeprefix("dslmjoin")  # The whole command, as it was printed.
+    if text.startswith(_INVITE_PREFIX):
+        from protocols.membership.invite import parse_invite
+
+        try:
+            parse_invite(text)
+        except UserError as error:
+            raise UsageError(str(error)) from None
+    elif not _ADDRESS.fullmatch(text):
         raise UsageError(
-            f"{address!r} is no peer address: it looks like /ip4/192.0.2.7/tcp/7779/p2p/12D3Koo... "
-            "and `dslm status` prints it on the other machine"
+            f"{text[:80]!r} is neither an invite (dslm:...; `dslm invite` prints one on a machine "
+            "of the swarm) nor a peer's address (/ip4/192.0.2.7/tcp/7779/p2p/12D3Koo...)"
         )
+    return text
 
 
-def join_through(client: Client, address: str) -> JoinReport:
-    """Have the node dial `address`; errors as of `Client.get`."""
-    return client.post("/api/v1/join", {"address": address}, JoinReport)
+def join_through(client: Client, target: str, *, is_quiet: bool = False) -> JoinReport:
+    """Have the node join, and tell each check as it comes; errors as of `Client.objects`."""
+    for line in client.objects("/api/v1/join", JoinRequest(target), _Line):
+        if line.joined is not None:
+            report = JoinReport(line.schema_version, line.joined, line.peer, line.checks)
+            if not is_quiet:
+                tell(f"joined through {report.peer}" if report.joined else "error: not joined")
+            return report
+        if not is_quiet:
+            show_check(Check(line.name, line.ok, line.detail, line.fix))
+    raise PeerLost("the node ended the join without a result; `dslm logs` may tell why")
 
 
-def show_join(report: JoinReport) -> None:
-    """One line for each step, and what to do about those that failed."""
-    for check in report.checks:
-        tell(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
-        if not check.ok and check.fix:
-            tell(f"     {check.fix}")
-    tell(f"joined through {report.peer}" if report.joined else "error: not joined")
+def show_check(check: Check) -> None:
+    """What was found and, if it is bad, what to do next."""
+    tell(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+    if not check.ok and check.fix:
+        tell(f"     {check.fix}")
+
+
+def exit_of_join(report: JoinReport) -> Exit:
+    """Why a join failed, as an exit code."""
+    failed = {check.name for check in report.checks if not check.ok}
+    return Exit.REFUSED if failed & _REFUSALS else Exit.NO_CAPACITY

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from node.cli.output import show_json, show_table, tell
+from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
 from node.quantities import format_size
 from node.state import SCHEMA_VERSION, SpecialistsState
@@ -26,17 +27,18 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors", ".onnx")
 def ls(
     invocation: Invocation,
     files: Annotated[bool, typer.Option("--files", help="List files on this machine.")] = False,
+    swarm: SwarmFlag = "",
 ) -> None:
     """List the specialists that can be asked."""
     if files:
         _show_files(invocation)
         return
-    state = invocation.client().get("/api/v1/models", SpecialistsState)
+    state = invocation.client().get(in_swarm("/api/v1/models", swarm), SpecialistsState)
     if invocation.json:
         show_json(state)
         return
     if not state.models:
-        tell("no specialist is known yet: host one, or join a swarm with `dslm join ADDRESS`")
+        tell("no specialist is known yet: host one, or join a swarm with `dslm join INVITE`")
         return
     rows = [
         (

@@ -4,6 +4,7 @@ Knows one table; the numbers are the node's.
 """
 
 from node.cli.output import optional, short_peer, show_json, show_table
+from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
 from node.state import PeersState
 
@@ -16,9 +17,9 @@ Examples:
 
 
 @verb
-def peers(invocation: Invocation) -> None:
+def peers(invocation: Invocation, swarm: SwarmFlag = "") -> None:
     """List the peers of the swarm with this node's own measurements of them."""
-    state = invocation.client().get("/api/v1/peers", PeersState)
+    state = invocation.client().get(in_swarm("/api/v1/peers", swarm), PeersState)
     if invocation.json:
         show_json(state)
         return

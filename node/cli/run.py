@@ -14,16 +14,17 @@ from node.cli.answering import (
     ChatMessage,
     ChatRequest,
     Note,
-    OwnOptions,
     Report,
-    RouteName,
+    RouteFlag,
     Usage,
     ask_streaming,
     ask_whole,
     closing_line,
+    own_options,
 )
 from node.cli.exits import UsageError
 from node.cli.output import show, show_json, show_piece, tell
+from node.cli.settings import SwarmFlag
 from node.cli.verb import Invocation, verb
 from node.state import SCHEMA_VERSION
 
@@ -58,9 +59,8 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         float | None, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest token.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sampled answer.")] = None,
-    route: Annotated[
-        RouteName, typer.Option(help="Who may read the prompt; local: this node's models only.")
-    ] = "any",
+    route: RouteFlag = None,
+    swarm: SwarmFlag = "",
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print it when it ends.")] = False,
 ) -> None:
     """Ask one question. The answer alone goes to stdout; -v tells who answered, and timings."""
@@ -73,7 +73,7 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         max_tokens=UNSET if max_tokens is None else max_tokens,
         temperature=UNSET if temperature is None else temperature,
         seed=UNSET if seed is None else seed,
-        dslm=OwnOptions(route),
+        dslm=own_options(route, swarm),
     )
     answer = _ask(invocation, request, stream=not (no_stream or invocation.json))
     if invocation.json:

@@ -5,6 +5,7 @@ Knows flags and the settings they stand for; must not know what the settings do.
 
 from dataclasses import dataclass, field
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -21,6 +22,7 @@ NameFlag = Annotated[str, typer.Option(help="Name that others see.")]
 SetFlag = Annotated[
     list[str], typer.Option("--set", help="Any setting, SECTION.KEY=VALUE; repeatable.")
 ]
+SwarmFlag = Annotated[str, typer.Option(help="Swarm to ask in; the current one by default.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class SettingFlags:
         for model in self.model:
             arguments += ["--model", model]
         return arguments
+
+
+def in_swarm(path: str, swarm: str) -> str:
+    """`path` of the API as a question about `swarm`, or about the current one if that is empty."""
+    return f"{path}?swarm={quote(swarm, safe='')}" if swarm else path
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -13,8 +13,12 @@ from typing import Annotated, get_type_hints
 import typer
 
 from node.cli.client import CONNECT_AND_READ_SECONDS, Client
+from node.config import environment
 from node.config_reader import LoadedConfig, Overrides, load_process_config
-from node.process import find
+from node.gateway.admin_token import read_token
+from node.paths import Paths
+from node.process import RunningNode, find
+from protocols.errors import ConfigError
 
 _HOME = Annotated[Path | None, typer.Option(help="Folder for everything. [env: DSLM_HOME]")]
 _CONFIG = Annotated[Path | None, typer.Option(help="Configuration file. [env: DSLM_CONFIG]")]
@@ -50,14 +54,29 @@ class Invocation:
         return load_process_config(Overrides(self.home, self.config_file, settings, models))
 
     def client(self, timeout: float = CONNECT_AND_READ_SECONDS) -> Client:
-        """The node to talk to: `--url`, `DSLM_URL`, the running node's own word, the settings."""
-        if self.url:
-            return Client(self.url, timeout)
-        loaded = self.load()
-        if loaded.url:
-            return Client(loaded.url, timeout)
+        """The node to talk to: `--url`, `DSLM_URL`, the running node's own word, the settings.
+
+        Its owner's token goes to the running node of this home only, `DSLM_API_KEY` to any other.
+        """
+        key = environment().get("DSLM_API_KEY", "")
+        try:
+            loaded = self.load()
+        except ConfigError:
+            if self.url:  # Settings that cannot be used do not matter to a node elsewhere.
+                return Client(self.url, timeout, key)
+            raise
+        url = self.url or loaded.url
         running = find(loaded.config.paths.pid_file)
-        return Client(running.api_url if running else loaded.config.api.url, timeout)
+        if running is not None and (not url or Client(url).url == running.api_url):
+            return own_client(loaded.config.paths, running, timeout)
+        return Client(url or loaded.config.api.url, timeout, key)
+
+
+def own_client(
+    paths: Paths, running: RunningNode, timeout: float = CONNECT_AND_READ_SECONDS
+) -> Client:
+    """For the running node of this home, as its owner."""
+    return Client(running.api_url, timeout, read_token(paths.admin_token_file))
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

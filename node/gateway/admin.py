@@ -1,25 +1,21 @@
 """`/api/v1`: the node's state for the CLI and the page, and the verbs that change it.
 
-Knows the shapes of `node.state`; must not know how the node carries the verbs out.
+Knows the shapes of `node.state`; must not know how the node carries the verbs out. Whoever may send
+prompts may see who is there; addresses, faults and verbs are the owner's.
 """
 
-import ipaddress
 from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
+from coordinator.answer import Route
 from node.gateway import wire
+from node.gateway.access import require_owner
 from node.gateway.bodies import decode_body
-from node.gateway.errors import Forbidden
-from node.state import NodeView
-from protocols import limits
-
-
-class JoinBody(Struct, frozen=True):
-    """Whom to dial: a multiaddress that ends in `/p2p/<peer id>`."""
-
-    address: Annotated[str, Meta(min_length=1, max_length=limits.ADDRESS_BYTES_MAX)]
+from node.gateway.swarm_choice import queried_swarm
+from node.state import SCHEMA_VERSION, NodeState, NodeView, PeersState, ReadersState
 
 
 class PingBody(Struct, frozen=True):
@@ -30,10 +26,11 @@ class PingBody(Struct, frozen=True):
 
 
 class AdminRoutes:
-    """The endpoints; the verbs answer to this machine only."""
+    """The endpoints. `route` is what requests get that name none."""
 
-    def __init__(self, view: NodeView) -> None:
+    def __init__(self, view: NodeView, route: Route) -> None:
         self._view = view
+        self._route = route
 
     def routes(self) -> list[web.RouteDef]:
         """What the server adds."""
@@ -41,35 +38,35 @@ class AdminRoutes:
             web.get("/api/v1/state", self._state),
             web.get("/api/v1/peers", self._peers),
             web.get("/api/v1/models", self._models),
-            web.post("/api/v1/join", self._join),
+            web.get("/api/v1/readers", self._readers),
             web.post("/api/v1/ping", self._ping),
         ]
 
-    async def _state(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
-        return wire.json_response(self._view.state())
+    async def _state(self, request: web.Request) -> web.Response:
+        state = self._view.state(queried_swarm(self._view, request))
+        return wire.json_response(state if request[wire.IS_OWNER] else _public_state(state))
 
-    async def _peers(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
-        return wire.json_response(self._view.peers())
+    async def _peers(self, request: web.Request) -> web.Response:
+        peers = self._view.peers(queried_swarm(self._view, request))
+        return wire.json_response(peers if request[wire.IS_OWNER] else _public_peers(peers))
 
-    async def _models(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
-        return wire.json_response(self._view.specialists())
+    async def _models(self, request: web.Request) -> web.Response:
+        return wire.json_response(self._view.specialists(queried_swarm(self._view, request)))
 
-    async def _join(self, request: web.Request) -> web.Response:
-        _require_this_machine(request)
-        body = decode_body(await request.read(), JoinBody)
-        return wire.json_response(await self._view.join(body.address))
+    async def _readers(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
+        return wire.json_response(ReadersState(SCHEMA_VERSION, self._route, self._view.readers()))
 
     async def _ping(self, request: web.Request) -> web.Response:
-        _require_this_machine(request)
+        require_owner(request)
         body = decode_body(await request.read(), PingBody)
         return wire.json_response(await self._view.ping(body.peer, body.count))
 
 
-def _require_this_machine(request: web.Request) -> None:
-    """`Forbidden` unless the connection comes from loopback."""
-    try:
-        is_local = ipaddress.ip_address(request.remote or "").is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local:
-        raise Forbidden("This can only be asked from the machine that the node runs on.")
+def _public_state(state: NodeState) -> NodeState:
+    return replace(state, addresses=())
+
+
+def _public_peers(state: PeersState) -> PeersState:
+    """Without where the peers are, and what went wrong with them."""
+    peers = tuple(replace(peer, addresses=(), last_error="") for peer in state.peers)
+    return replace(state, peers=peers)

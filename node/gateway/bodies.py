@@ -46,6 +46,7 @@ class DslmBody(Struct, frozen=True):
     """dslm's own part of a request; `budget` is in seconds for the whole answer."""
 
     route: str | None = None
+    swarm: Annotated[str, Meta(min_length=1, max_length=96)] | None = None
     node: Annotated[str, Meta(min_length=1, max_length=96)] | None = None
     budget: Annotated[float, Meta(gt=0, le=limits.DEADLINE_SECONDS_MAX)] | None = None
     return_token_ids: bool | None = None

@@ -3,7 +3,10 @@
 Knows names, units and defaults; must not know where the values come from (`node.config` does).
 """
 
+import ipaddress
 from dataclasses import dataclass
+
+from coordinator.answer import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,12 @@ class GatewayConfig:
 
     host: str = "127.0.0.1"
     port: int = 7777
+    require_key: bool = False
+    """Demand a key even where nobody else can connect."""
+    hosts: tuple[str, ...] = ()
+    """Names, besides addresses, by which others may call this node."""
+    route: Route = Route.ANY
+    """Who may read a prompt whose request does not say."""
     body_bytes_max: int = 2 * 1024 * 1024
     """A prompt of the largest size, every character of it escaped, fits."""
     heartbeat: float = 10.0
@@ -27,3 +36,19 @@ class GatewayConfig:
     """For requests that name none. OpenAI's default of 1 makes small models ramble."""
     drain: float = 8.0
     """How long `Gateway.stop` lets running answers go on."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether somebody beyond this machine may call, or its owner wants keys anyway.
+
+        A name of its own means that a proxy passes on what others ask.
+        """
+        return self.require_key or bool(self.hosts) or not listens_on_loopback(self.host)
+
+
+def listens_on_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a server on `host`; False where in doubt."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -19,6 +19,7 @@ from protocols.errors import (
     Fault,
     NetworkError,
     NoCapacity,
+    NotAdmitted,
     ProtocolError,
     Refused,
     TooLong,
@@ -61,6 +62,20 @@ class Forbidden(DslmError):
     """A request from a place that may not make it."""
 
     code = "forbidden"
+    fault = Fault.CALLER
+
+
+class InvalidKey(DslmError):
+    """No API key where one is needed, or none that is valid. Its text never holds the key."""
+
+    code = "invalid_api_key"
+    fault = Fault.CALLER
+
+
+class UnknownSwarm(DslmError):
+    """A swarm that this node is not in."""
+
+    code = "swarm_not_found"
     fault = Fault.CALLER
 
 
@@ -127,7 +142,10 @@ class Failure:
 
 _STATUSES: tuple[tuple[type[DslmError], int], ...] = (
     (BadRequest, 400),
+    (InvalidKey, 401),
     (Forbidden, 403),
+    (NotAdmitted, 403),
+    (UnknownSwarm, 404),
     (TooLong, 400),
     (Unsupported, 400),
     (UnknownModel, 404),
@@ -145,6 +163,7 @@ _STATUSES: tuple[tuple[type[DslmError], int], ...] = (
 _CODES: dict[type[DslmError], str] = {
     Busy: "queue_full",
     DeadlineExceeded: "timeout",
+    NotAdmitted: "swarm_forbidden",
     Unsupported: "unsupported_parameter",
     DslmError: "internal_error",
 }
@@ -159,6 +178,8 @@ def failure_of(error: DslmError, prompt_parameter: str = "messages") -> Failure:
     failure = Failure.of(
         status, str(error), _CODES.get(type(error), error.code), _parameter(error, prompt_parameter)
     )
+    if status == 401:
+        failure.headers["WWW-Authenticate"] = 'Bearer realm="dslm"'
     if status in (429, 503):
         failure.headers["Retry-After"] = _retry_after(error)
     if status >= 500 and not error.retry:

@@ -8,18 +8,28 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+import msgspec
+
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
 from node.state import (
     SCHEMA_VERSION,
+    Check,
     DeviceState,
+    InviteReport,
     JoinReport,
+    MembersState,
+    MemberState,
     NodeState,
     PeersState,
     PeerState,
     PingReport,
     SpecialistsState,
     SpecialistState,
+    SwarmReaders,
+    SwarmsState,
+    SwarmState,
 )
+from protocols.errors import UserError
 from protocols.ids import PeerId, SpecialistId
 
 Script = Callable[[AnswerRequest], AsyncGenerator[AnswerEvent, None]]
@@ -123,6 +133,31 @@ def specialist_state(name: str, *peers: PeerId, is_base: bool = True) -> Special
     )
 
 
+PUBLIC = SwarmReaders("public", "open", True, "Any peer that serves your prompt can read it.")
+
+
+def _swarm_state(one: SwarmReaders) -> SwarmState:
+    return SwarmState(
+        name=one.name,
+        swarm=one.name,
+        kind=one.kind,
+        is_current=one.is_current,
+        peer="",
+        roles=("node",),
+        certificate_expires_in=None,
+        delegation_expires_in=None,
+        epoch=0,
+        issuers=(),
+        revoked=0,
+        members=1,
+        addresses=(),
+        reachable=(),
+        network="up",
+        owner_key="",
+        readers=one.readers,
+    )
+
+
 @dataclass(slots=True)
 class FixedView:
     """A node's view of a swarm that tests set by hand."""
@@ -130,21 +165,28 @@ class FixedView:
     known_peers: tuple[PeerState, ...] = ()
     known_specialists: tuple[SpecialistState, ...] = ()
     draining: bool = False
+    swarm_readers: tuple[SwarmReaders, ...] = (PUBLIC,)
     joined: list[str] = field(default_factory=list)
+    join_breaks: Exception | None = None
+    """Raised after a join's first check."""
+    published: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    asked_swarms: list[str | None] = field(default_factory=list)
+    """Of every question about a swarm."""
 
-    def state(self) -> NodeState:
+    def state(self, swarm: str | None = None) -> NodeState:
         """A node that hosts nothing."""
+        self.asked_swarms.append(swarm)
         me = next((peer for peer in self.known_peers if peer.is_self), None)
         return NodeState(
             schema_version=SCHEMA_VERSION,
             software="0.1.0",
             peer=me.peer if me else "",
             name=me.name if me else "",
-            swarm="public",
+            swarm=swarm or "public",
             pid=1,
             uptime=1.0,
             api_url="",
-            addresses=(),
+            addresses=me.addresses if me else (),
             network="up",
             draining=self.draining,
             device=DeviceState("cpu", "trial", 2, 2**33, 2**32),
@@ -156,18 +198,74 @@ class FixedView:
             encoder="",
         )
 
-    def peers(self) -> PeersState:
+    def peers(self, swarm: str | None = None) -> PeersState:
         """As set."""
+        self.asked_swarms.append(swarm)
         return PeersState(SCHEMA_VERSION, self.known_peers)
 
-    def specialists(self) -> SpecialistsState:
+    def specialists(self, swarm: str | None = None) -> SpecialistsState:
         """As set."""
+        self.asked_swarms.append(swarm)
         return SpecialistsState(SCHEMA_VERSION, self.known_specialists)
 
-    async def join(self, address: str) -> JoinReport:
-        """Joins whatever it is told to."""
-        self.joined.append(address)
-        return JoinReport(SCHEMA_VERSION, True, address.rpartition("/")[2], ())
+    def readers(self) -> tuple[SwarmReaders, ...]:
+        """As set."""
+        return self.swarm_readers
+
+    async def join(self, target: str) -> AsyncGenerator[Check | JoinReport, None]:
+        """Joins whatever it is told to, unless that is nonsense."""
+        if target == "nonsense":
+            raise UserError("this is neither an invite nor an address")
+        checks = [Check(name, True, "good") for name in ("invite", "dial")]
+        for check in checks:
+            yield check
+            if self.join_breaks is not None:
+                raise self.join_breaks
+        self.joined.append(target)
+        yield JoinReport(SCHEMA_VERSION, True, target.rpartition("/")[2], tuple(checks))
+
+    async def swarms(self) -> SwarmsState:
+        """As set, with little in them."""
+        return SwarmsState(SCHEMA_VERSION, tuple(map(_swarm_state, self.swarm_readers)))
+
+    async def members(self, name: str) -> MembersState:
+        """The known peers, each with a certificate of an hour."""
+        members = (
+            MemberState(peer.peer, peer.name, peer.is_self, "ok", ("node",), "", 3_600.0)
+            for peer in self.known_peers
+        )
+        return MembersState(SCHEMA_VERSION, name, tuple(members))
+
+    async def invite(
+        self, name: str, roles: tuple[str, ...], uses: int, lifetime: float
+    ) -> InviteReport:
+        """An invite that nobody can use."""
+        return InviteReport(SCHEMA_VERSION, name, "dslm:trial", "", roles, uses, lifetime)
+
+    async def use(self, name: str) -> None:
+        """Makes `name` the current swarm."""
+        self.swarm_readers = tuple(
+            msgspec.structs.replace(one, is_current=one.name == name) for one in self.swarm_readers
+        )
+
+    async def load(self, name: str) -> None:
+        """A private swarm more."""
+        self.swarm_readers += (SwarmReaders(name, "private", False, "Its members."),)
+
+    async def leave(self, name: str) -> None:
+        """A swarm less; one that is left becomes the current one."""
+        left = tuple(one for one in self.swarm_readers if one.name != name)
+        self.swarm_readers = left
+        if left and not any(one.is_current for one in left):
+            await self.use(left[0].name)
+
+    async def documents(self, name: str) -> tuple[bytes, ...]:
+        """What was published."""
+        return self.published.get(name, ())
+
+    async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:
+        """Remembered by swarm."""
+        self.published[name] = documents
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """One millisecond each time."""

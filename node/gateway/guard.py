@@ -1,7 +1,7 @@
 """Keeps other people's web pages out: the Host and Origin of a request, and the CORS headers.
 
 Knows browsers' rules; must not know any endpoint. A page elsewhere can make a browser send requests
-to this node; without a key, where a request comes from is all that tells it from the user's own.
+to this node; where no key is asked for, only its place tells such a request from the user's own.
 """
 
 import ipaddress
@@ -11,15 +11,19 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from node.gateway import wire
+from node.gateway.config import GatewayConfig, listens_on_loopback
 from node.gateway.errors import Forbidden
 
-_EXPOSED = "x-request-id, x-dslm-node, x-dslm-model, retry-after"
+_EXPOSED = (
+    "x-request-id, x-dslm-node, x-dslm-model, x-dslm-swarm, x-dslm-route, x-dslm-readers, "
+    "retry-after"
+)
 _HEADERS_BYTES_MAX = 1_000
 
 
 def is_loopback(host: str) -> bool:
     """Whether `host` (a name or an address, brackets allowed) means this machine."""
-    name = host.strip("[]").rstrip(".").lower()
+    name = _plain(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -28,11 +32,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
-    """Checks requests to a server that listens on `host`."""
+def is_address(host: str) -> bool:
+    """Whether `host` is an address, so that no DNS server was asked for it."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
-    def __init__(self, host: str) -> None:
-        self._host = host.lower()
+
+class Guard:
+    """Checks requests to a server with these settings.
+
+    A server on loopback is called by its loopback names, one elsewhere by any address of the
+    machine too; both by the names that the settings list.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._is_private = listens_on_loopback(config.host)
+        self._names = frozenset(_plain(name) for name in (config.host, *config.hosts))
 
     @web.middleware
     async def check(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
@@ -60,17 +78,24 @@ class Guard:
 
     def _check_host(self, request: web.Request) -> None:
         """A name that an attacker's DNS points at this machine is not ours (DNS rebinding)."""
-        if not is_loopback(self._host):
-            return
         host = _host_name(f"//{request.headers.get('Host', '')}")
-        if not (is_loopback(host) or host == self._host):
-            raise Forbidden(f"This node listens on {self._host} and is not called {host[:200]!r}.")
+        if is_loopback(host) or _plain(host) in self._names:
+            return
+        if self._is_private or not is_address(host):
+            raise Forbidden(
+                f"This node is not called {host[:200]!r}. If it should be, its owner adds that "
+                "name to api.hosts."
+            )
 
     def _is_friend(self, origin: str, request: web.Request) -> bool:
         if not origin.startswith(("http://", "https://")):
             return False
         is_own = origin.partition("://")[2] == request.headers.get("Host")
         return is_own or is_loopback(_host_name(origin))
+
+
+def _plain(name: str) -> str:
+    return name.strip("[]").rstrip(".").lower()
 
 
 def _host_name(url: str) -> str:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from coordinator.answer import AUTO
 from node.gateway import wire
+from node.gateway.swarm_choice import headed_swarm
 from node.state import NodeView, SpecialistState
 from protocols.errors import UnknownModel
 
@@ -64,19 +65,19 @@ class ModelRoutes:
             web.get("/v1/models/{id:.+}", self._retrieve),
         ]
 
-    async def _list(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
-        return wire.json_response(ModelList(self._models()))
+    async def _list(self, request: web.Request) -> web.Response:
+        return wire.json_response(ModelList(self._models(request)))
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        models = {model.id: model for model in self._models()}
+        models = {model.id: model for model in self._models(request)}
         if name not in models:
             nearest = difflib.get_close_matches(name[:200], models, n=_NEAREST_MAX, cutoff=0.4)
             raise UnknownModel(name[:200], tuple(nearest))
         return wire.json_response(models[name])
 
-    def _models(self) -> tuple[Model, ...]:
-        specialists = self._view.specialists().models
+    def _models(self, request: web.Request) -> tuple[Model, ...]:
+        specialists = self._view.specialists(headed_swarm(self._view, request).name).models
         if not specialists:
             return ()
         return (self._auto(specialists), *(self._model(known) for known in specialists))

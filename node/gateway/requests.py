@@ -20,7 +20,8 @@ from node.gateway.bodies import (
 )
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import BadRequest, PromptTooLong, UnsupportedParameter
-from node.state import NodeView
+from node.gateway.swarm_choice import ReadersCode, choose_swarm, readers_code
+from node.state import NodeView, SwarmReaders
 from protocols import limits
 from protocols.errors import ProtocolError
 from protocols.ids import PeerId, RequestId, parse_peer_id
@@ -30,6 +31,7 @@ COMPLETION_TOKENS = 16
 """What OpenAI's completions endpoint makes when `max_tokens` is absent."""
 
 _TOP_P_MIN = 1e-6
+_STRICTEST_FIRST = (Route.LOCAL, Route.TRUSTED, Route.ANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Wanted:
     stream: bool
     include_usage: bool
     return_token_ids: bool
+    readers: ReadersCode
+    """Who can read the prompt."""
 
 
 class RequestReader:
@@ -71,6 +75,8 @@ class RequestReader:
         self, request: web.Request, body: CommonBody, prompt: Prompt, max_tokens: int
     ) -> Wanted:
         own = body.dslm or DslmBody()
+        route = _route(own.route, request.headers.get("X-DSLM-Route"), self._config.route)
+        swarm = self._swarm(own.swarm, request)
         ask = AnswerRequest(
             request_id=RequestId(request[wire.REQUEST_ID]),
             model=body.model,
@@ -79,15 +85,23 @@ class RequestReader:
             max_tokens=max_tokens,
             budget=min(own.budget or self._config.answer_budget, self._config.answer_budget),
             stop=(body.stop,) if isinstance(body.stop, str) else body.stop or (),
-            route=_route(own.route, request.headers.get("X-Dslm-Route")),
-            node=self._peer(own.node) if own.node else None,
+            route=route,
+            node=self._peer(own.node, swarm.name) if own.node else None,
+            swarm=swarm.name,
         )
         return Wanted(
             ask=ask,
             stream=bool(body.stream),
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
             return_token_ids=bool(own.return_token_ids),
+            readers=readers_code(route, swarm),
         )
+
+    def _swarm(self, body: str | None, request: web.Request) -> SwarmReaders:
+        header = request.headers.get("X-DSLM-Swarm")
+        if body is not None and header is not None and body != header:
+            raise BadRequest("X-DSLM-Swarm and 'dslm.swarm' name different swarms.", "dslm.swarm")
+        return choose_swarm(self._view, header if body is None else body)
 
     def _sampling(self, body: CommonBody) -> Sampling:
         temperature = self._config.temperature if body.temperature is None else body.temperature
@@ -98,12 +112,12 @@ class RequestReader:
             seed=self._rng.getrandbits(32) if body.seed is None else body.seed & (2**63 - 1),
         )
 
-    def _peer(self, name: str) -> PeerId:
+    def _peer(self, name: str, swarm: str) -> PeerId:
         """The peer called `name`: a whole id, or the name or unique id prefix of a known peer."""
         try:
             return parse_peer_id(name)
         except ProtocolError:
-            peers = self._view.peers().peers
+            peers = self._view.peers(swarm).peers
         found = [peer.peer for peer in peers if peer.name == name or peer.peer.startswith(name)]
         if len(found) != 1:
             trouble = "is ambiguous" if found else "is not known"
@@ -159,12 +173,19 @@ def _check_size(size: int, parameter: str) -> None:
         )
 
 
-def _route(body: str | None, header: str | None) -> Route:
-    """The strictest route that the body or the header names."""
+def _route(body: str | None, header: str | None, default: Route) -> Route:
+    """The strictest route that the body or the header names; else the default."""
+    named = [
+        _one_route(name, where)
+        for name, where in ((body, "dslm.route"), (header, "X-DSLM-Route"))
+        if name is not None
+    ]
+    return min(named, key=_STRICTEST_FIRST.index) if named else default
+
+
+def _one_route(name: str, where: str) -> Route:
     try:
-        routes = {Route(name) for name in (body, header) if name is not None}
+        return Route(name)
     except ValueError as error:
-        raise BadRequest(
-            f"Invalid value for 'dslm.route': choose one of {', '.join(Route)}.", "dslm.route"
-        ) from error
-    return Route.LOCAL if Route.LOCAL in routes else Route.ANY
+        choices = ", ".join(_STRICTEST_FIRST)
+        raise BadRequest(f"Invalid value for {where!r}: choose one of {choices}.", where) from error

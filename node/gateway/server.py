@@ -10,6 +10,7 @@ import socket
 from aiohttp import web
 
 from node.gateway import wire
+from node.gateway.access import Access, Door
 from node.gateway.admin import AdminRoutes
 from node.gateway.answers import AnswerSender
 from node.gateway.chat import ChatRoutes
@@ -18,11 +19,13 @@ from node.gateway.config import GatewayConfig
 from node.gateway.errors import shape_errors
 from node.gateway.guard import Guard
 from node.gateway.health import HealthRoutes
+from node.gateway.joins import JoinRoutes
 from node.gateway.models import ModelRoutes
 from node.gateway.page import PageRoutes
 from node.gateway.ports import AnswerSource
 from node.gateway.requests import RequestReader
 from node.gateway.running import Running
+from node.gateway.swarms import SwarmRoutes
 from node.state import NodeView
 from protocols.errors import AddressInUse, ConfigError
 from protocols.ports import Clock
@@ -34,7 +37,8 @@ _LAST_SECONDS = 1.0
 class Gateway:
     """The node's HTTP server.
 
-    `rng` draws request ids and the seeds that requests leave open.
+    `rng` draws request ids and the seeds that requests leave open. `access` says whose word
+    counts; without it there is no owner, and a node that needs keys does not start.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class Gateway:
         *,
         clock: Clock,
         rng: random.Random,
+        access: Access | None = None,
     ) -> None:
         self._config = config
+        self._door = Door(access or Access(), config)
         self._rng = rng
         self._running = Running()
         reader = RequestReader(config, view, rng)
@@ -56,7 +62,9 @@ class Gateway:
                 ChatRoutes(reader, sender).routes()
                 + CompletionRoutes(reader, sender).routes()
                 + ModelRoutes(view, int(clock.now())).routes()
-                + AdminRoutes(view).routes()
+                + AdminRoutes(view, config.route).routes()
+                + SwarmRoutes(view).routes()
+                + JoinRoutes(view).routes()
                 + HealthRoutes(view).routes()
                 + PageRoutes().routes()
             ),
@@ -77,7 +85,11 @@ class Gateway:
         return len(self._running)
 
     async def start(self) -> None:
-        """Listen. `AddressInUse` if the port is taken, `ConfigError` if it cannot be had."""
+        """Listen. `AddressInUse` if the port is taken, `ConfigError` if it cannot be had.
+
+        Also `ConfigError` if an API key is needed and nobody has one.
+        """
+        self._door.require_keys()
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._config.host, self._config.port).start()
@@ -96,9 +108,9 @@ class Gateway:
         await self._runner.cleanup()
 
     def _application(self, routes: list[web.RouteDef]) -> web.Application:
-        guard = Guard(self._config.host)
+        guard = Guard(self._config)
         application = web.Application(
-            middlewares=[self._name_request, shape_errors, guard.check],
+            middlewares=[self._name_request, shape_errors, guard.check, self._door.check],
             client_max_size=self._config.body_bytes_max,
         )
         application.add_routes(routes)

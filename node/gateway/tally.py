@@ -97,8 +97,15 @@ class Tally:
         return "".join(self._texts)
 
     def headers(self) -> dict[str, str]:
-        """Who answers, as far as it is known."""
-        return {"x-dslm-model": self.specialist} | ({"x-dslm-node": self.peer} if self.peer else {})
+        """Who answers, as far as it is known, and who can read the prompt."""
+        ask = self._wanted.ask
+        headers = {
+            "x-dslm-model": self.specialist,
+            "x-dslm-route": ask.route.value,
+            "x-dslm-swarm": ask.swarm or "",
+            "x-dslm-readers": self._wanted.readers,
+        }
+        return headers | ({"x-dslm-node": self.peer} if self.peer else {})
 
     def usage(self) -> Usage:
         """Counts of the complete answer."""

@@ -5,12 +5,15 @@ Knows the fakes; must not be used by the daemon.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from node.gateway.access import Access
+from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig
 from node.gateway.fake import FixedView, Script, ScriptedAnswers, peer_state, specialist_state
+from node.gateway.keys import Keys, NoKeys
 from node.gateway.server import Gateway
 from protocols.ids import peer_id_from_public_key
 
@@ -60,13 +63,36 @@ def swarm_view() -> FixedView:
     )
 
 
+ADMIN_TOKEN = "the-trial-owners-token"  # noqa: S105  (of trials only)
+OWNER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+"""Headers of the trial node's owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialKeys:
+    """Keys that are set, by secret."""
+
+    by_secret: Mapping[str, str]
+
+    def names(self) -> tuple[str, ...]:
+        """Of all keys."""
+        return tuple(self.by_secret.values())
+
+    def check(self, secret: str) -> str | None:
+        """The name of the key `secret`."""
+        return self.by_secret.get(secret)
+
+
 TRIAL_CONFIG = GatewayConfig(port=0, drain=0.05)
 """A free port, and a short drain; `dataclasses.replace` makes others of it."""
 
 
 @asynccontextmanager
 async def open_trial(
-    script: Script, view: FixedView | None = None, config: GatewayConfig = TRIAL_CONFIG
+    script: Script,
+    view: FixedView | None = None,
+    config: GatewayConfig = TRIAL_CONFIG,
+    keys: Keys | None = None,
 ) -> AsyncIterator[Trial]:
     """A gateway that answers with `script`, stopped on leaving."""
     source, known = ScriptedAnswers(script), view or swarm_view()
@@ -76,6 +102,7 @@ async def open_trial(
         config,
         clock=TrialClock(),
         rng=random.Random(7),  # noqa: S311  (a trial repeats itself)
+        access=Access(keys or NoKeys(), AdminToken(ADMIN_TOKEN)),
     )
     await gateway.start()
     try:

@@ -13,6 +13,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REQUEST_ID = web.RequestKey("request_id", str)
 """Names the request in the `x-request-id` header, in logs and to the coordinator."""
 
+IS_OWNER = web.RequestKey("is_owner", bool)
+"""Whether the request shows the admin token, from this machine."""
+
 _LINE_BREAKS = (
     (b"\xe2\x80\xa8", b"\\u2028"),
     (b"\xe2\x80\xa9", b"\\u2029"),

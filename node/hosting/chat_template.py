@@ -23,7 +23,9 @@ _RENDERING_FAULTS = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    NameError,  # a number too large for a float becomes the name `inf`
     RecursionError,
+    MemoryError,
 )
 
 
@@ -39,15 +41,22 @@ class ChatTemplate:
         """`special_tokens` are texts under the names `bos_token`, `eos_token` and so on."""
         self._special_tokens = dict(special_tokens)
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols"],
+            optimized=False,
+            finalize=_as_it_is,
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda pattern: now().strftime(pattern)
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ModelFileError(f"The model's chat template is damaged: {error}.") from error
+        # A number with thousands of digits is a ValueError, brackets a thousand deep the others.
+        except (jinja2.TemplateError, ValueError, RecursionError, MemoryError) as error:
+            raise ModelFileError(
+                f"The model's chat template is damaged: {str(error)[:200]}."
+            ) from error
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The conversation up to where the assistant speaks next.
@@ -63,6 +72,14 @@ class ChatTemplate:
             raise Unsupported(
                 f"The model's chat template cannot take this conversation: {str(error)[:200]}"
             ) from error
+
+
+@jinja2.pass_context
+def _as_it_is(_context: jinja2.runtime.Context, value: object) -> object:
+    """Wanting a context keeps Jinja from computing constants while it compiles: `10 ** 10 ** 9`
+    would stop a node from starting.
+    """
+    return value
 
 
 def _to_json(

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from node.engine.config import LlamaConfig, RopeScaling
+from node.hosting.json_file import JSON_ERRORS
 from protocols.errors import ModelFileError
 
 _Ids = int | list[int] | None
@@ -82,7 +83,7 @@ def read_config_json(path: Path) -> LlamaConfig:
         config = msgspec.json.decode(data, type=_Config)
         _check_fixed(path, config)
         return _shape(path, config)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, *JSON_ERRORS) as error:
         raise ModelFileError(
             f"{path}: {error}. Only plain Llama models are supported; this setting is not known "
             "to leave the answers as they should be."

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from tokenizers import Tokenizer, decoders
 
+from node.hosting.panics import no_panic
+
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -108,4 +110,5 @@ class _WindowDecoder:
         return text
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        with no_panic():
+            return self._tokenizer.decode(ids, skip_special_tokens=True)

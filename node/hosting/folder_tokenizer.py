@@ -4,15 +4,15 @@ Knows those files' fields; runs no code from the folder.
 """
 
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 from msgspec import Struct
 from tokenizers import Tokenizer
 
 from node.hosting.chat_template import ChatTemplate
+from node.hosting.json_file import StructT, read_json
+from node.hosting.panics import no_panic
 from node.hosting.tokenizer import ChatTokenizer
-from protocols.errors import ModelFileError
+from protocols.errors import ModelFileError, Unsupported
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -44,9 +44,6 @@ class _StopIds(Struct):
     eos_token_id: int | list[int] | None = None
 
 
-StructT = TypeVar("StructT", bound=Struct)
-
-
 def read_folder_tokenizer(folder: Path) -> ChatTokenizer:
     """The tokenizer in `folder`. `ModelFileError` if `tokenizer.json` is missing or damaged."""
     path = folder / "tokenizer.json"
@@ -55,9 +52,9 @@ def read_folder_tokenizer(folder: Path) -> ChatTokenizer:
             f"{folder} has no tokenizer.json. Get the model with its fast tokenizer."
         )
     try:
-        tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
-    # The library raises bare Exception for any defect.
-    except Exception as error:
+        with no_panic():
+            tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, Unsupported) as error:
         raise ModelFileError(f"{path} is damaged: {str(error)[:200]}. Get it again.") from error
     # A file may carry settings for training batches, which would cut or pad prompts.
     tokenizer.no_truncation()
@@ -77,8 +74,15 @@ def _template(folder: Path, config: _TokenizerConfig) -> ChatTemplate | None:
         if (text := _text_of(getattr(config, name))) is not None
     }
     file = folder / "chat_template.jinja"
-    source = file.read_text("utf-8") if file.is_file() else _default_template(config)
+    source = _text_in(file) if file.is_file() else _default_template(config)
     return None if source is None else ChatTemplate(source, special)
+
+
+def _text_in(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{file} cannot be read: {error}.") from error
 
 
 def _default_template(config: _TokenizerConfig) -> str | None:
@@ -107,9 +111,4 @@ def _text_of(token: _Token) -> str | None:
 
 
 def _read(path: Path, kind: type[StructT]) -> StructT:
-    if not path.is_file():
-        return kind()
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}.") from error
+    return read_json(path, kind) if path.is_file() else kind()

@@ -4,6 +4,7 @@ Knows llama.cpp's names and its order of attention rows; must not know how the c
 them or how the model is computed.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ _LAYER_TENSORS = {
     "ffn_up": "up",
     "ffn_down": "down",
 }
-_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
+_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.(\w+)\.weight")
 _ROPE_DIVISORS = "rope_freqs.weight"
 _KNOWN_KEYS = frozenset(
     {
@@ -88,7 +89,7 @@ def own_name(name: str) -> str:
     """Our name of a tensor; llama.cpp's where we have none."""
     if layer := _LAYER.fullmatch(name):
         index, part = layer.groups()
-        return f"layers.{int(index)}.{_LAYER_TENSORS.get(part, part)}"
+        return f"layers.{index}.{_LAYER_TENSORS.get(part, part)}"
     return _TENSORS.get(name.removesuffix(".weight"), name)
 
 
@@ -172,7 +173,8 @@ class _Reader:
         kind = self._metadata.get("llama.rope.scaling.type", "none")
         if _ROPE_DIVISORS in self._file.tensors:
             divisors = tuple(self._file.read(_ROPE_DIVISORS).reshape(-1).tolist())
-            if kind != "none" or len(divisors) != head_dimension // 2 or min(divisors) <= 0:
+            usable = all(0 < divisor < math.inf for divisor in divisors)
+            if kind != "none" or len(divisors) != head_dimension // 2 or not usable:
                 raise self._unsupported("rope.scaling.type")
             return RopeScaling("table", divisors=divisors)
         if kind == "linear":
@@ -189,7 +191,7 @@ class _Reader:
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise self._unsupported(key)
         return float(value)
 

@@ -80,11 +80,16 @@ class _Reader:
         kinds = self.metadata.get("tokenizer.ggml.token_type", ())
         if not isinstance(kinds, tuple) or len(kinds) not in (0, len(tokens)):
             raise ModelFileError(f"{self.path} gives no type for some tokens; it is damaged.")
-        for token, kind in zip(tokens, kinds, strict=False):
-            if kind == _CONTROL:
-                tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
-            elif kind == _USER_DEFINED:
-                tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
+        typed = tuple(zip(tokens, kinds, strict=False))
+        control = [token for token, kind in typed if kind == _CONTROL]
+        defined = [token for token, kind in typed if kind == _USER_DEFINED]
+        # All at once: the library rebuilds its search tree at each call.
+        tokenizer.add_special_tokens(
+            [AddedToken(token, normalized=False, special=True) for token in control]
+        )
+        tokenizer.add_tokens(
+            [AddedToken(token, normalized=False, special=False) for token in defined]
+        )
 
     def _pre_tokenizer(self, split: str) -> pre_tokenizers.PreTokenizer:
         byte_level = pre_tokenizers.ByteLevel

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from node.hosting.config_json import read_config_json
 from node.hosting.folder_tokenizer import TOKENIZER_FILES, read_folder_tokenizer
+from node.hosting.json_file import read_json
 from node.hosting.weights import ModelWeights, check_tensors, digest_of, name_from
 from protocols.errors import ModelFileError
 
@@ -36,7 +36,7 @@ _LAYER_TENSORS = {
     "mlp.up_proj": "up",
     "mlp.down_proj": "down",
 }
-_LAYER = re.compile(r"model\.layers\.(\d+)\.([\w.]+)\.weight")
+_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.([\w.]+)\.weight")
 # Old checkpoints carry the rotary frequencies, which are computed from the settings anyway.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
@@ -70,7 +70,7 @@ def own_name(name: str) -> str:
     """Our name of a tensor; Hugging Face's where we have none."""
     if layer := _LAYER.fullmatch(name):
         index, part = layer.groups()
-        return f"layers.{int(index)}.{_LAYER_TENSORS.get(part, part)}"
+        return f"layers.{index}.{_LAYER_TENSORS.get(part, part)}"
     return _TENSORS.get(name, name)
 
 
@@ -137,10 +137,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed_files(folder: Path, index: Path) -> list[Path]:
-    try:
-        names = set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values())
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ModelFileError(f"{index} cannot be read: {error}.") from error
+    names = set(read_json(index, _Index).weight_map.values())
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelFileError(f"{index} names {name!r}, which is no safetensors file beside it.")

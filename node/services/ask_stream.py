@@ -7,7 +7,7 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from coordinator.ports import Answerer
+from node.services.ports import PeerAnswerer
 from protocols.ask import ServerAsk, refusal_of
 from protocols.channel import Channel
 from protocols.errors import DslmError, PeerLost, ProtocolError, TransportDown
@@ -31,7 +31,7 @@ class _ClientGone(Exception):
 class AskStream:
     """The stream handler of the ask protocol."""
 
-    def __init__(self, service: Answerer) -> None:
+    def __init__(self, service: PeerAnswerer) -> None:
         self._service = service
 
     async def __call__(self, stream: Stream) -> None:
@@ -70,7 +70,7 @@ class AskStream:
 
     async def _send_answer(self, channel: Channel[ClientMessage], ask: Ask) -> None:
         try:
-            async with aclosing(self._service.answer(ask)) as messages:
+            async with aclosing(self._service.answer(ask, channel.stream.peer)) as messages:
                 async for message in messages:
                     await _send_in_time(channel, message)
         except STREAM_BROKEN:

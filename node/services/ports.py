@@ -3,12 +3,20 @@
 Knows no torch; `node.hosting.hosted` is the real thing, `tests` use one on the fake engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from node.engine.base import EngineRequest, StepOutput
-from protocols.ids import SpecialistId
-from protocols.messages.ask import ChatMessage
+from protocols.ids import PeerId, SpecialistId
+from protocols.messages.ask import Ask, ChatMessage, ServerMessage
+
+
+class PeerAnswerer(Protocol):
+    """Answers what peers ask: like `coordinator.ports.Answerer`, but knows who asks."""
+
+    def answer(self, ask: Ask, peer: PeerId | None = None) -> AsyncGenerator[ServerMessage, None]:
+        """Messages in protocol order for `peer`, None being this node itself."""
+        ...
 
 
 class IncrementalDecoder(Protocol):

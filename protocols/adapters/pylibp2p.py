@@ -291,6 +291,12 @@ class PyLibp2pTransport:
         """Not possible: nobody can dial us."""
         raise Unsupported(f"a client-only transport cannot serve {protocol} with {handler}")
 
+    async def drop(self, peer: PeerId) -> None:
+        """Close the connection to `peer` with all its streams; harmless when there is none."""
+        remote = ID.from_base58(parse_peer_id(peer))
+        network = self._host.get_network()
+        await self._reach(network.close_peer, remote, CLOSE_SECONDS, peer)
+
     async def close(self) -> None:
         """Close all connections and end the thread."""
         if self._is_closed:

@@ -13,9 +13,9 @@ from msgspec import Meta, Struct
 from protocols import limits
 from protocols.codec import decode_header
 from protocols.errors import RecordError
-from protocols.ids import PeerId
+from protocols.ids import PeerId, parse_peer_id
 from protocols.membership.charter import Charter, owner_of
-from protocols.sealing import PeerText, open_envelope, seal_body
+from protocols.sealing import PeerText, Sealed, open_envelope, seal_body
 from protocols.signing import Identity
 
 UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
@@ -81,6 +81,7 @@ class Credential(Struct, frozen=True):
 
 Document = Delegation | Certificate | Revocations
 _encoder = msgspec.msgpack.Encoder()
+_sealed_decoder = msgspec.msgpack.Decoder(Sealed)
 _delegation_decoder = msgspec.msgpack.Decoder(Delegation)
 _certificate_decoder = msgspec.msgpack.Decoder(Certificate)
 _revocations_decoder = msgspec.msgpack.Decoder(Revocations)
@@ -103,9 +104,16 @@ def open_delegation(data: bytes, charter: Charter) -> Delegation:
 def open_certificate(data: bytes, charter: Charter) -> tuple[PeerId, Certificate]:
     """A certificate of this swarm and who signed it (who may or may not be an issuer)."""
     signer, body = _open(data, Certificate.kind, limits.CREDENTIAL_BYTES_MAX)
-    certificate = decode_header(_certificate_decoder, body)
-    _check_life(certificate, charter, limits.CERTIFICATE_SECONDS_MAX)
-    return signer, certificate
+    return signer, _certificate(body, charter)
+
+
+def peek_certificate(data: bytes, charter: Charter) -> tuple[PeerId, Certificate]:
+    """What `open_certificate` would return if the signature is good, which is not looked at."""
+    if len(data) > limits.CREDENTIAL_BYTES_MAX:
+        raise RecordError("a certificate that is too large")
+    sealed = decode_header(_sealed_decoder, data)
+    _check_kind(sealed, Certificate.kind)
+    return parse_peer_id(sealed.signer), _certificate(sealed.body, charter)
 
 
 def open_revocations(data: bytes, charter: Charter) -> Revocations:
@@ -117,6 +125,11 @@ def open_revocations(data: bytes, charter: Charter) -> Revocations:
     if revocations.swarm != charter.swarm:
         raise RecordError("a revocation list of another swarm")
     return revocations
+
+
+def kind_of(data: bytes) -> str:
+    """What `data` says it is; `ProtocolError` if it is no sealed statement."""
+    return decode_header(_sealed_decoder, data).kind
 
 
 def pack_credential(credential: Credential) -> bytes:
@@ -135,11 +148,21 @@ def _open(
     data: bytes, kind: str, bytes_max: int, signer: PeerId | None = None
 ) -> tuple[PeerId, bytes]:
     by, sealed = open_envelope(data, bytes_max)
-    if sealed.kind != kind:
-        raise RecordError(f"a {sealed.kind[:16]} where a {kind} belongs")
+    _check_kind(sealed, kind)
     if signer is not None and by != signer:
         raise RecordError(f"a {kind} that the swarm's owner did not sign")
     return by, sealed.body
+
+
+def _certificate(body: bytes, charter: Charter) -> Certificate:
+    certificate = decode_header(_certificate_decoder, body)
+    _check_life(certificate, charter, limits.CERTIFICATE_SECONDS_MAX)
+    return certificate
+
+
+def _check_kind(sealed: Sealed, kind: str) -> None:
+    if sealed.kind != kind:
+        raise RecordError(f"a {sealed.kind} where a {kind} belongs")
 
 
 def _check_life(document: Delegation | Certificate, charter: Charter, seconds_max: float) -> None:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from protocols import limits
 from protocols.codec import decode_header
 from protocols.errors import ProtocolError, UserError
-from protocols.ids import PeerId, SwarmId
+from protocols.ids import PeerId, SwarmId, parse_peer_id
 from protocols.membership.charter import Charter
 from protocols.signing import Identity, verify
 
@@ -44,6 +44,17 @@ class Invite(Struct, frozen=True):
     def invite_id(self) -> PeerId:
         """The invite's public half, in peer id form; `ProtocolError` without a seed."""
         return self.key().peer_id
+
+    @property
+    def issuer(self) -> PeerId:
+        """Who made it and can redeem it; `ProtocolError` if no address says so."""
+        if not self.addresses:
+            raise ProtocolError("an invite without an address")
+        return parse_peer_id(self.addresses[0].rpartition("/p2p/")[2])
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """Those of the addresses that lead to `peer`."""
+        return tuple(one for one in self.addresses if one.endswith(f"/p2p/{peer}"))
 
     def key(self) -> Identity:
         """The invite's key."""
@@ -81,6 +92,7 @@ def parse_invite(text: str) -> Invite:
         invite.charter.check()
         if invite.charter.is_private:
             invite.key()
+            _ = invite.issuer
     except ProtocolError as error:
         raise UserError(f"the invite cannot be used: {error}") from None
     return invite

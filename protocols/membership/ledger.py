@@ -42,7 +42,9 @@ class Ledger:
     issued: dict[PeerId, Issued] = field(default_factory=dict)
 
     def add(self, invite: Issued, now: float) -> None:
-        """Enter an invite; those that expired a day ago are dropped when it gets crowded."""
+        """Enter a new invite; those that expired a day ago are dropped when it gets crowded."""
+        if PeerId(invite.invite) in self.issued:
+            raise NotAdmitted("this invite was made before: make another")
         if len(self.issued) >= INVITES_MAX:
             for key, one in tuple(self.issued.items()):
                 if one.expires_at < now - 86_400:

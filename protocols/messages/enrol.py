@@ -42,4 +42,9 @@ class EnrolRefused(Struct, frozen=True, tag="refused"):
     reason: Annotated[str, Meta(max_length=limits.TEXT_BYTES_MAX)]
 
 
+ENROL_REQUEST_BYTES_MAX = 3 * limits.CREDENTIAL_BYTES_MAX
+"""What an issuer reads of a stranger at most: a credential and some words around it."""
+
+EnrolAsk = EnrolRequest | RenewRequest
+EnrolAnswer = Enrolled | EnrolRefused
 EnrolMessage = EnrolRequest | RenewRequest | Enrolled | EnrolRefused

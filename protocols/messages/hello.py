@@ -24,7 +24,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     swarm: SwarmText
     epoch: Epoch = 0
     credential: CredentialBytes = b""
-    proof: Annotated[int, Meta(ge=0, le=2**64 - 1)] = 0
+    proof: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class Rejected(Struct, frozen=True, tag="rejected"):
@@ -32,5 +32,8 @@ class Rejected(Struct, frozen=True, tag="rejected"):
 
     reason: Annotated[str, Meta(max_length=limits.TEXT_BYTES_MAX)] = ""
 
+
+HELLO_BYTES_MAX = 3 * limits.CREDENTIAL_BYTES_MAX
+"""What is read of a stranger at most: a credential and some words around it."""
 
 HelloMessage = Hello | Rejected

@@ -74,6 +74,7 @@ async def invalid_value_byte(attacker: Attacker, until: float) -> None:
 async def chosen_node_ids(attacker: Attacker, until: float) -> None:
     """40 names of one peer, all close to a key."""
     near = int.from_bytes(attacker.target.key_id, "big")
+    await attacker.live(wire.id_bytes(near ^ 1))
     async for _ in rounds(until):
         for offset in range(1, 41):
             await attacker.call("DHTProtocol.rpc_ping", wire.ping(wire.id_bytes(near ^ offset)))
@@ -131,7 +132,11 @@ async def lookups(attacker: Attacker, until: float) -> None:
 
 
 async def joins_of_one(attacker: Attacker, until: float) -> None:
-    """One peer joins without a pause: by its own name, by invented ones, 16 times at once."""
+    """One peer joins without a pause: by its own name, by invented ones, 16 times at once.
+
+    It says hello as often, for another swarm and without work.
+    """
+    hello = wire.frame({"type": "hello", "swarm": "another", "proof": 1})
 
     async def join(number: int) -> None:
         async for turn in rounds(until, pause=0.0):
@@ -139,6 +144,7 @@ async def joins_of_one(attacker: Attacker, until: float) -> None:
             name = own_id(attacker) if turn % 2 else other
             await attacker.call("DHTProtocol.rpc_ping", wire.ping(name))
             await attacker.call("DHTProtocol.rpc_find", wire.find(1, node_id=name))
+            await attacker.pour(versions.HELLO, hello)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(16):
@@ -191,6 +197,11 @@ async def garbage(attacker: Attacker, until: float) -> None:
                 await attacker.pour(protocol, data)
 
 
+async def probe(attacker: Attacker, _until: float) -> None:
+    """No attack: is a newcomer answered?"""
+    await attacker.call("DHTProtocol.rpc_ping", wire.ping(own_id(attacker)))
+
+
 ROWS: tuple[Attack, ...] = (
     nested_extensions,
     shorter_expiry,
@@ -208,4 +219,6 @@ ROWS: tuple[Attack, ...] = (
 FLOODS: tuple[Attack, ...] = (idle_streams, lookups, joins_of_one, joins_of_many)
 OTHERS: tuple[Attack, ...] = (nested_arrays, garbage, full_store, half_questions)
 """What the guard has to stand beside."""
-ATTACKS: dict[str, Attack] = {attack.__name__: attack for attack in (*ROWS, *FLOODS, *OTHERS)}
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack for attack in (*ROWS, *FLOODS, *OTHERS, probe)
+}

@@ -4,7 +4,6 @@ Knows how a network is put together, so that nothing else here must change when 
 """
 
 import time
-from dataclasses import fields, replace
 from pathlib import Path
 
 from hivemind.dht.routing import DHTID
@@ -12,10 +11,32 @@ from hivemind.dht.routing import DHTID
 from protocols import limits
 from protocols.adapters.clock import SystemClock
 from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
+from protocols.codec import encode
+from protocols.gate import SwarmGate
+from protocols.gating.policies import PublicPolicy
+from protocols.membership.book import MemberBook
+from protocols.membership.charter import open_charter
+from protocols.membership.proof import make_proof
+from protocols.messages.hello import Hello
 from protocols.records import IndexRecord, open_sealed, seal
 from protocols.signing import Identity
 
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+SWARM_NAME = "attacked"
+
+
+def make_gate(identity: Identity) -> SwarmGate:
+    """The gate of a public swarm, which asks for a proof of work and knows nobody yet."""
+    charter = open_charter(SWARM_NAME)
+    proof = make_proof(charter.swarm, identity.peer_id)
+    policy = PublicPolicy(identity.peer_id, MemberBook(charter), proof)
+    return SwarmGate(policy, SystemClock())
+
+
+def make_hello(identity: Identity) -> bytes:
+    """The frame with which a newcomer is let into the swarm."""
+    swarm = open_charter(SWARM_NAME).swarm
+    return encode(Hello(swarm, proof=make_proof(swarm, identity.peer_id)))
 
 
 def make_network(
@@ -24,11 +45,9 @@ def make_network(
     bootstrap: tuple[str, ...] = (),
     table_bytes: int = limits.DHT_TABLE_BYTES_MAX,
 ) -> Libp2pNetwork:
-    """A peer of the public swarm of nobody, that keeps `table_bytes` for others; enter it."""
-    config = Libp2pConfig(identity, LISTEN, folder, bootstrap)
-    if "table_bytes_max" in {field.name for field in fields(config)}:
-        config = replace(config, table_bytes_max=table_bytes)
-    return Libp2pNetwork(config, SystemClock())
+    """A peer of the public swarm that keeps `table_bytes` for others; enter it to start it."""
+    config = Libp2pConfig(identity, LISTEN, folder, bootstrap, table_bytes_max=table_bytes)
+    return Libp2pNetwork(config, SystemClock(), make_gate(identity))
 
 
 def make_record(

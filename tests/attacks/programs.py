@@ -23,7 +23,6 @@ class Command(msgspec.Struct, omit_defaults=True):
     value: str = ""
     peer: str = ""
     seconds: float = 0.0
-    full: bool = False
 
 
 class Ready(msgspec.Struct):
@@ -40,6 +39,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     found: str | None = None
     error: str = ""
     count: int = 0
+    answered: int = 0
+    held: int = 0
     seconds: float = 0.0
 
 

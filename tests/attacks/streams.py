@@ -5,7 +5,6 @@ Knows how fast and how many; what they do to whom is the harness's to find out.
 
 import asyncio
 import time
-from itertools import count
 
 from protocols import versions
 from protocols.adapters.libp2p.pipe import Pipe
@@ -16,6 +15,10 @@ from tests.attacks.pace import rounds
 IDLE_STREAMS = 1_400
 STREAMS_PER_SECOND = 311
 """1,400 streams in 4.5 s: as fast as one peer opened them to plain hivemind."""
+BATCH = STREAMS_PER_SECOND // 10
+"""Streams opened at once, ten times a second."""
+GIVE_UP_SECONDS = 20.0
+"""When the victim lets nobody open so many."""
 MEBIBYTE = 1 << 20
 PLAIN_STREAM = "ConnectionHandler.rpc_forward_stream"
 TENSORS = "/attacks/tensors/1"
@@ -58,24 +61,23 @@ async def half_questions(attacker: Attacker, until: float) -> None:
 
 
 async def hold_streams(attacker: Attacker, until: float, opening: bytes) -> None:
-    """Keep 1,400 streams, of a protocol that the victim speaks, begun with `opening`."""
-    protocols = [name for name in STREAMS if (await attacker.open(name)) is not None]
+    """Keep 1,400 streams, of the protocols that the victim speaks, begun with `opening`."""
+    protocols = [name for name in STREAMS if (await attacker.open(name)) is not None] or STREAMS
     pipes: list[Pipe] = []
+    tried, give_up = 0, max(until, time.monotonic() + GIVE_UP_SECONDS)
     try:
-        for number in count():
+        while time.monotonic() < (until if tried >= IDLE_STREAMS else give_up):
             began = time.monotonic()
             pipes = [pipe for pipe in pipes if not has_ended(pipe)]
-            wanted = min(IDLE_STREAMS - len(pipes), STREAMS_PER_SECOND // 10)
-            opened = await asyncio.gather(
-                *(attacker.open(protocols[number % len(protocols)]) for _ in range(wanted))
-            )
+            attacker.held = max(attacker.held, len(pipes))
+            wanted = min(IDLE_STREAMS - len(pipes), BATCH)
+            protocol = protocols[tried // BATCH % len(protocols)]
+            opened = await asyncio.gather(*(attacker.open(protocol) for _ in range(wanted)))
+            tried += wanted
             fresh = [pipe for pipe in opened if pipe is not None]
             pipes += fresh
             if opening:
                 await asyncio.gather(*(say_half(pipe, opening) for pipe in fresh))
-            tried = number * STREAMS_PER_SECOND // 10
-            if time.monotonic() >= until and tried >= IDLE_STREAMS:
-                return
             await asyncio.sleep(max(0.0, began + 0.1 - time.monotonic()))
     finally:
         for pipe in pipes:

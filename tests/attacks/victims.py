@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, cast
 
 import msgspec
 import psutil
@@ -22,7 +22,7 @@ from hivemind.p2p import P2P
 from node.services.ask import AskService
 from node.services.ask_stream import AskStream
 from node.services.info import InfoStream
-from protocols import versions
+from protocols import access, versions
 from protocols.adapters.clock import SystemClock
 from protocols.adapters.libp2p.network import Libp2pNetwork
 from protocols.channel import Channel
@@ -230,6 +230,7 @@ async def serve_ours(folder: Path, table_bytes: int) -> None:
     async with AsyncExitStack() as stack:
         model = await start_model()
         stack.push_async_callback(model.loop.close)
+        cast(dict[str, access.Access], access.TABLE)[TENSORS] = access.TABLE[versions.INFO]
         network = make_network(identity, folder, table_bytes=table_bytes)
         await stack.enter_async_context(network)
         service = AskService({model.specialist: model}, clock)

@@ -40,7 +40,8 @@ def _msgpack() -> list[bytes]:
 
 def _json() -> list[bytes]:
     words = b"null true false 0 -0 -1 0.5 1e999 -1e999 1e-999 NaN Infinity 01 1. 9007199254740993"
-    pieces = words.split() + [b"9" * 25, b"9" * 5_000, b"18446744073709551616", b'""', b"[]", b"{}"]
+    pieces = [*words.split(), b"9" * 25, b"9" * 5_000, b"18446744073709551616"]
+    pieces += [b'""', b"[]", b"{}"]
     pieces += [b'"%s"' % text.replace(b"\n", b"\\n").replace(b"\0", b"\\u0000") for text in _TEXTS]
     pieces += [b'"\\ud800"', b'"\\ud800\\udc00"', b'"\\udc00x"', b'"\\u0000"', b'"\\x"', b'"\\']
     pieces += [b'{"a":1,"a":2}', b'"type":1', b"[null]", b"[[]]", b",", b":", b"[1,2,3]", b"/**/"]
@@ -51,7 +52,12 @@ def _json() -> list[bytes]:
 
 def _protobuf() -> list[bytes]:
     pieces = [bytes([tag]) for tag in (0, 7, 0x0B, 0x0C, 0x0E, 0x08, 0x0A, 0x12, 0x1A, 0x22, 0x2A)]
-    pieces += [b"\xff" * 9 + b"\x01", b"\xff" * 12, b"\x80" * 9 + b"\0", b"\x0a\xff\xff\xff\xff\x0f"]
+    pieces += [
+        b"\xff" * 9 + b"\x01",
+        b"\xff" * 12,
+        b"\x80" * 9 + b"\0",
+        b"\x0a\xff\xff\xff\xff\x0f",
+    ]
     doubles = (float("nan"), float("inf"), 0.0, 1e300, -1.0)
     pieces += [struct.pack("<d", number) for number in doubles]
     pieces += [b"\x19" + struct.pack("<d", number) for number in doubles]
@@ -75,7 +81,17 @@ def _gguf() -> list[bytes]:
 
 def _text() -> list[bytes]:
     pieces = list(_TEXTS) + [bytes([byte]) for byte in b"/:.,=[]{}()\"'#%|-+*~\\\t"]
-    pieces += [b"inf", b"-inf", b"1979-05-27T07:32:00Z", b"0x_", b"1_0", b'"""', b"'''", b"[[", b"]]"]
+    pieces += [
+        b"inf",
+        b"-inf",
+        b"1979-05-27T07:32:00Z",
+        b"0x_",
+        b"1_0",
+        b'"""',
+        b"'''",
+        b"[[",
+        b"]]",
+    ]
     for depth in NEST_DEPTHS:
         pieces += [b"[" * depth, b"(" * depth, b"{a=" * depth, b"/" * depth]
     return pieces

@@ -14,6 +14,14 @@ SPANS_MAX = 400
 _DEPTH_MAX = 24
 _JSON = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?|-?\d[\d.eE+-]*|true|false|null|[\[\]{}]')
 _WORD = re.compile(rb'"[^"\n]*"|[A-Za-z0-9_.\x80-\xff-]+|[^\sA-Za-z0-9]')
+_COUNT_BYTES = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+_LENGTH_BYTES = {
+    0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4,
+}  # fmt: skip
+_FLAT_BYTES = {
+    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
+}  # fmt: skip
 _GGUF_NUMBER_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
@@ -91,25 +99,19 @@ def _msgpack_value(data: bytes, at: int, found: list[Span], depth: int) -> int:
 def _msgpack_head(data: bytes, at: int) -> tuple[int, int, bool]:
     """Bytes of head (and flat content), count of values inside, whether they are pairs."""
     kind = data[at]
-    if kind <= 0x7F or kind >= 0xE0 or kind in (0xC0, 0xC1, 0xC2, 0xC3):
-        return 1, 0, False
-    if kind <= 0x8F:
+    if 0x80 <= kind <= 0x8F:
         return 1, 2 * (kind & 15), True
-    if kind <= 0x9F:
+    if 0x90 <= kind <= 0x9F:
         return 1, kind & 15, False
-    if kind <= 0xBF:
-        return 1 + (kind & 31), 0, False
-    if 0xCA <= kind <= 0xD3:
-        return 1 + (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)[kind - 0xCA], 0, False
-    if 0xD4 <= kind <= 0xD8:
-        return 2 + (1 << kind - 0xD4), 0, False
-    width = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-    if kind in width:
-        length = int.from_bytes(data[at + 1 : at + 1 + width[kind]], "big")
-        return 1 + width[kind] + length + (0xC7 <= kind <= 0xC9), 0, False
-    count_width = 2 if kind in (0xDC, 0xDE) else 4
-    count = int.from_bytes(data[at + 1 : at + 1 + count_width], "big")
-    return 1 + count_width, count * (2 if kind >= 0xDE else 1), kind >= 0xDE
+    if kind in _COUNT_BYTES:
+        width = _COUNT_BYTES[kind]
+        count = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        return 1 + width, count * (2 if kind >= 0xDE else 1), kind >= 0xDE
+    if kind in _LENGTH_BYTES:
+        width = _LENGTH_BYTES[kind]
+        length = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        return 1 + width + length + (0xC7 <= kind <= 0xC9), 0, False
+    return 1 + (kind & 31 if 0xA0 <= kind <= 0xBF else _FLAT_BYTES.get(kind, 0)), 0, False
 
 
 def _json(data: bytes) -> Iterator[Span]:
@@ -208,8 +210,7 @@ def _gguf(data: bytes) -> Iterator[Span]:
 
 
 def _gguf_string(data: bytes, at: int) -> Generator[Span, None, int]:
-    (length,) = struct.unpack_from("<Q", data, at)
-    end = at + 8 + length
+    end = at + 8 + int(struct.unpack_from("<Q", data, at)[0])
     if end > len(data):
         raise _Cut
     yield Span(at, at + 8)
@@ -222,7 +223,7 @@ def _gguf_value(data: bytes, at: int, kind: int) -> Generator[Span, None, int]:
         return (yield from _gguf_string(data, at))
     if kind != 9:
         return at + _GGUF_NUMBER_BYTES.get(kind, 1)
-    inner, count = struct.unpack_from("<IQ", data, at)
+    inner, count = (int(number) for number in struct.unpack_from("<IQ", data, at))
     yield from (Span(at, at + 4), Span(at + 4, at + 12))
     at += 12
     if inner != 8:

@@ -18,14 +18,13 @@ import msgspec
 
 from tests.fuzz.corpus import corpus_of
 from tests.fuzz.mutator import Mutator
-from tests.fuzz.registry import TARGETS
+from tests.fuzz.registry import make_target
 from tests.fuzz.target import Target
 
 SLOT = struct.Struct("<QI32s")
 SLOT_BYTES = 1 << 20
 HEADROOM_BYTES = 1 << 30
 """Address space that a target may take beyond what the process has after its imports."""
-INPUT_SECONDS_MAX = 0.05
 WARM_INPUTS = 1_000
 _BATCH = 500
 _FINDINGS_MAX = 20
@@ -120,12 +119,14 @@ class Run:
         for data in known:
             self._one(data)
         done = len(known)
-        self._batch(mutator, min(WARM_INPUTS, max(inputs - done, 0)))
-        done += min(WARM_INPUTS, max(inputs - done, 0))
+        warm = min(WARM_INPUTS, inputs // 10)
+        self._batch(mutator, warm)
+        done += warm
         gc.collect()
         resident, peak = _resident_bytes(), _peak_bytes()
+        batch = max(1, min(_BATCH, inputs // 40))
         while done < inputs and time.perf_counter() - begun < seconds:
-            count = min(_BATCH, inputs - done)
+            count = min(batch, inputs - done)
             self._batch(mutator, count)
             done += count
             if len(self._findings) >= _FINDINGS_MAX:
@@ -156,7 +157,7 @@ class Run:
             self._target.run(data)
         except self._target.allowed:
             self._refused += 1
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it is what we look for)
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._note(data, error)
@@ -170,14 +171,14 @@ class Run:
             begun = time.thread_time()
             try:
                 self._target.run(data)
-            except BaseException as error:  # noqa: BLE001  (noted at its first run)
+            except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
             best = min(best, time.thread_time() - begun)
         if best <= self._slowest:
             return
         self._slowest, self._slowest_bytes = best, len(data)
-        if best > INPUT_SECONDS_MAX and self._reports_slow:
+        if best > self._target.seconds_max and self._reports_slow:
             what = f"{best * 1000:.0f} ms for {len(data)} bytes"
             self._findings.setdefault("slow", Finding(self._name, what, "", data))
 
@@ -223,16 +224,14 @@ def main() -> None:
     for name in job.targets:
         folder = Path(job.folder) / name
         folder.mkdir()
-        made[name] = TARGETS[name](folder)
+        made[name] = make_target(name, folder)
     gc.collect()
     gc.freeze()
     limit_memory()
     for name, target in made.items():
         pool = (*target.seeds, *corpus_of(name))
         mutator = Mutator(job.seed, pool, target.style, target.words, target.bytes_max)
-        outcome = Run(name, target, slot, job.reports_slow).repeat(
-            mutator, job.inputs, job.seconds
-        )
+        outcome = Run(name, target, slot, job.reports_slow).repeat(mutator, job.inputs, job.seconds)
         sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
         sys.stdout.buffer.flush()
     os._exit(0)  # libraries' threads and exit handlers are no part of this

@@ -1,89 +1,62 @@
-"""Single messages that harm plain hivemind, sent to our node: it must answer as if nothing was.
+"""Single messages and streams that end, hang or fill plain hivemind; our node must not notice.
 
-Each case runs in a child process (`dht_attack.py`), because some end the process they hit. The
-child starts a victim and an attacker on loopback; the attacker speaks raw DHT messages.
+Both victims, the attackers and honest peers are processes on loopback (`tests/attacks`). Here each
+attack comes once, or for two seconds; `tests/chaos/test_attacks.py` goes on for long and measures
+how fast honest requests are answered meanwhile.
 """
 
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-SECONDS = 60
+from tests.attacks.attacks import OTHERS, ROWS
+from tests.attacks.fates import PLAIN_FATE, Fate, shut_out, suffer
+from tests.attacks.harness import MEBIBYTE, TABLE_BYTES, Worker
+from tests.attacks.trials import MEMORY_MAX, Plan, Trial
 
-CASES = (
-    "nested_extensions",
-    "nested_arrays_in_a_dictionary",
-    "shorter_expiry",
-    "plain_value_on_a_dictionary",
-    "invalid_value_byte",
-    "chosen_node_ids",
-    "many_keys",
-    "endless_expiry",
-    "oversized_values",
-    "garbage",
-)
-HARMFUL = (
-    "nested_extensions",
-    "shorter_expiry",
-    "plain_value_on_a_dictionary",
-    "invalid_value_byte",
-    "chosen_node_ids",
-    "many_keys",
-    "endless_expiry",
-    "oversized_values",
-)
+pytestmark = pytest.mark.integration
 
-
-@dataclass(frozen=True)
-class Outcome:
-    returncode: int
-    harm: dict[str, str]
-    errors: str
-
-
-def attack(victim: str, cases: tuple[str, ...]) -> Outcome:
-    """Run the cases one after the other against one victim; what each of them did to it."""
-    run = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-W", "ignore", str(HERE / "dht_attack.py"), victim, *cases],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HIVEMIND_LOGLEVEL": "CRITICAL"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    harm = {}
-    for line in run.stdout.splitlines():
-        found = json.loads(line)
-        harm[found["case"]] = found["harm"]
-    return Outcome(run.returncode, harm, run.stderr[-3000:])
+NAMES = [attack.__name__ for attack in (*ROWS, *OTHERS)]
+SHORT = Plan(pairs=1, seconds=2.0)
 
 
 @pytest.fixture(scope="module")
-def on_ours() -> Outcome:
-    return attack("ours", CASES)
+def plain_fates() -> dict[str, Fate]:
+    """What each attack does to plain hivemind: one process takes them all, the deadly one last."""
+    fates: dict[str, Fate] = {}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="a-"))
+        victim = stack.enter_context(Worker("victims", "plain", folder, str(TABLE_BYTES)))
+        workers = [Worker("attackers", victim.ready.address) for _ in range(2)]
+        attacker, stranger = [stack.enter_context(worker) for worker in workers]
+        for name in sorted(PLAIN_FATE, key="nested_extensions".__eq__):
+            if name == "idle_streams":
+                fates[name] = shut_out(victim, attacker, stranger, name)
+            else:
+                fates[name] = suffer(victim, attacker, name)
+    return fates
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("case", CASES)
-def test_our_node_is_unharmed(on_ours: Outcome, case: str) -> None:
-    assert on_ours.harm.get(case) == "", f"{on_ours.harm.get(case)}\n{on_ours.errors}"
+@pytest.mark.parametrize("name", PLAIN_FATE)
+def test_plain_hivemind_is_harmed(plain_fates: dict[str, Fate], name: str) -> None:
+    """The attacks are real: where one of these fails, its like below proves nothing."""
+    assert PLAIN_FATE[name] in plain_fates[name].harms, str(plain_fates[name])
 
 
-@pytest.mark.integration
-def test_our_node_outlives_all_cases(on_ours: Outcome) -> None:
-    assert on_ours.returncode == 0, on_ours.errors
+@pytest.fixture(scope="module")
+def node() -> Iterator[Trial]:
+    """A node of ours with honest peers, for all attacks in turn."""
+    with Trial() as trial:
+        yield trial
 
 
-@pytest.mark.chaos
-@pytest.mark.parametrize("case", HARMFUL)
-def test_plain_hivemind_is_harmed(case: str) -> None:
-    """The attacks are real: if one of these fails, its case above proves nothing."""
-    outcome = attack("plain", (case,))
-    assert outcome.returncode < 0 or outcome.harm.get(case), f"{outcome}"
+@pytest.mark.parametrize("name", NAMES)
+def test_our_node_is_unharmed(node: Trial, name: str) -> None:
+    outcome = node.run(name, SHORT)
+    assert outcome.sent > 0
+    assert outcome.requests > 0
+    assert str(outcome.fate) == "unharmed"
+    assert outcome.failures == []
+    assert outcome.memory < MEMORY_MAX, f"{outcome.memory // MEBIBYTE} MiB"

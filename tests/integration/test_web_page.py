@@ -6,22 +6,27 @@ import json
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Route, Routed, Waiting
-from node.gateway.fake import FixedView, Speech
+from node.gateway.fake import PUBLIC, FixedView, Speech
 from node.gateway.trial import (
     BOB,
     CAROL,
     SPECIALIST,
+    TRIAL_CONFIG,
     Trial,
+    TrialKeys,
     open_trial,
     swarm_view,
 )
+from node.state import SwarmReaders
 from protocols.errors import Busy, PeerLost
 from protocols.ids import SpecialistId
 from protocols.messages.ask import Chat
@@ -294,13 +299,72 @@ async def test_it_says_who_can_read_the_prompt(trial: Trial, browser: Browser) -
     assert "this machine" in await browser.evaluate(privacy)
     choose = "find('{}').value = '{}'; find('{}').onchange(); " + privacy
     text = await browser.evaluate(choose.format("model", SPECIALIST, "model"))
-    assert text == "The node that answers can read your prompt: any of bob-3090, carol."
+    assert text == (
+        "The node that answers can read your prompt: any of bob-3090, carol. "
+        "Any peer that serves your prompt can read it."
+    )
+    text = await browser.evaluate(choose.format("route", "trusted", "route"))
+    assert text == "Only this machine, and nodes that its owner trusts, can read your prompt."
     text = await browser.evaluate(choose.format("route", "local", "route"))
     assert text == "Only this machine reads your prompt."
     await browser.say("hello")
     await browser.wait_until("!running && log.querySelectorAll('article').length === 2")
     asked = trial.source.asked[0]
     assert (asked.route, asked.model) == (Route.LOCAL, SPECIALIST)
+
+
+async def test_the_nodes_own_route_and_swarm_are_the_pages(
+    browser: Browser, script: Script
+) -> None:
+    view = swarm_view()
+    view.swarm_readers = (
+        SwarmReaders("lab", "private", True, "Members of lab that serve it can read it."),
+        msgspec.structs.replace(PUBLIC, is_current=False),
+    )
+    config = replace(TRIAL_CONFIG, route=Route.TRUSTED)
+    async with open_trial(script, view, config) as trial:
+        await browser.open(trial.gateway.url)
+        assert await browser.evaluate("[route.value, swarm.hidden, swarm.value]") == [
+            "trusted",
+            False,
+            "lab",
+        ]
+        privacy = await browser.evaluate("find('privacy').textContent")
+        assert privacy.endswith("Members of lab that serve it can read it.")
+        await browser.evaluate("swarm.value = 'public'; swarm.onchange()")
+        await browser.wait_until("find('privacy').textContent.includes('its owner trusts')")
+        await browser.say("hello")
+        await browser.wait_until("!running && log.querySelectorAll('article').length === 2")
+    asked = trial.source.asked[0]
+    assert (asked.route, asked.swarm) == (Route.TRUSTED, "public")
+    assert "lab" in view.asked_swarms
+
+
+async def test_a_key_is_asked_for_and_kept_for_this_tab(browser: Browser, script: Script) -> None:
+    keys = TrialKeys({"dslm-right": "me"})
+    config = replace(TRIAL_CONFIG, require_key=True)
+    async with open_trial(script, config=config, keys=keys) as trial:
+        await browser.call("Page.navigate", url=trial.gateway.url)
+        for secret in ("dslm-wrong", " dslm-right "):
+            await browser.wait_until("!find('unlock').hidden && document.activeElement === key")
+            assert await browser.evaluate("find('send').disabled") is True
+            await browser.call("Input.insertText", text=secret)
+            await browser.press("Enter", 13, "\r")
+        await browser.wait_until("find('unlock').hidden && !find('send').disabled")
+        assert await browser.evaluate("[key.value, localStorage.length, document.cookie]") == [
+            "",
+            0,
+            "",
+        ]
+        await browser.say("hello")
+        await browser.wait_until("!running && log.querySelectorAll('article').length === 2")
+        await browser.open(trial.gateway.url)  # In the same tab the key is still there.
+        assert await browser.evaluate("find('unlock').hidden") is True
+    assert len(trial.source.asked) == 1
+    assert all("dslm-" not in url for url in browser.requests)
+    assert browser.problems
+    assert all("401" in problem for problem in browser.problems), browser.problems
+    browser.problems.clear()  # Chromium itself reports a 401 as an error.
 
 
 async def test_a_new_chat_forgets_and_enter_with_shift_does_not_send(

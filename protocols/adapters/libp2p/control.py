@@ -6,7 +6,7 @@ or when the caller gives up.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
+from hivemind.utils.multiaddr.exceptions import Error as MultiaddrError
 
+from protocols.adapters.libp2p.address import to_wire
 from protocols.adapters.libp2p.pipe import Pipe, connect
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -34,9 +36,26 @@ class StreamHeader:
 async def dial(socket: Path, peer: PeerID, where: Sequence[Multiaddr]) -> None:
     """Have p2pd connect to `peer`; `ControlFailure` with its reason if it cannot."""
     request = p2pd_pb2.ConnectRequest(
-        peer=peer.to_bytes(), addrs=[address.to_bytes() for address in where]
+        peer=peer.to_bytes(), addrs=[to_wire(address) for address in where]
     )
     await _ask(socket, p2pd_pb2.Request(type=p2pd_pb2.Request.CONNECT, connect=request))
+
+
+async def disconnect(socket: Path, peer: PeerID) -> None:
+    """Have p2pd close its connections to `peer`; harmless when there is none."""
+    kind = p2pd_pb2.Request.DISCONNECT
+    request = p2pd_pb2.DisconnectRequest(peer=peer.to_bytes())
+    await _ask(socket, p2pd_pb2.Request(type=kind, disconnect=request))
+
+
+async def list_peers(socket: Path) -> list[tuple[PeerID, tuple[str, ...]]]:
+    """For each connection who is at its other end and at which address, as p2pd sees it."""
+    pipe = await connect(str(socket))
+    try:
+        response = await _exchange(pipe, p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS))
+    finally:
+        pipe.abort()
+    return [(PeerID(info.id), tuple(_texts(info.addrs))) for info in response.peers]
 
 
 async def handle_streams(socket: Path, listener: Path, protocol: str) -> None:
@@ -76,6 +95,14 @@ async def receive_header(pipe: Pipe) -> StreamHeader:
     info = p2pd_pb2.StreamInfo()
     info.ParseFromString(await _receive(pipe))
     return _header(info)
+
+
+def _texts(addresses: Iterable[bytes]) -> Iterator[str]:
+    for address in addresses:
+        try:
+            yield str(Multiaddr(address))
+        except (MultiaddrError, ValueError):
+            continue  # of a kind that this library does not know
 
 
 def _header(info: p2pd_pb2.StreamInfo) -> StreamHeader:

@@ -6,13 +6,10 @@ daemon cannot outlive us: the kernel kills it when this process dies, however it
 
 import asyncio
 import errno
-import os
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -22,36 +19,14 @@ from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonErro
 from hivemind.utils.multiaddr import Multiaddr
 
 from protocols.adapters.libp2p.address import is_dialable, parse_listen
+from protocols.adapters.libp2p.flags import DaemonSettings, command, environment
 from protocols.errors import AddressInUse, TransportDown
 from protocols.ids import PeerId
 
-MEMORY_LIMIT = "400MiB"
-CONNECTIONS_LOW, CONNECTIONS_HIGH, CONNECTION_GRACE = 64, 96, "20s"
-IDLE_SECONDS = 30
 TERMINATE_SECONDS = 1.0
+CONTROL_SECONDS = 2.0
 _LOG_LINES_KEPT = 20
 _LOG_LINE_BYTES_MAX = 64 * 1024
-
-_LAUNCHER = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Asks the kernel to kill p2pd with its parent (PR_SET_PDEATHSIG); the parent may be gone by then,
-hence the check; exec keeps the request."""
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonSettings:
-    """What one life of the daemon is started with."""
-
-    folder: Path
-    key_file: Path
-    listen: tuple[str, ...]
-    startup_timeout: float
 
 
 class Daemon:
@@ -90,11 +65,11 @@ class Daemon:
         try:
             with theirs, as_file(files(hivemind.hivemind_cli) / "p2pd") as program:
                 process = await asyncio.create_subprocess_exec(
-                    *_arguments(program, control, settings),
+                    *command(program, control, settings),
                     stdin=theirs.fileno(),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
-                    env=_environment(settings.folder),
+                    env=environment(settings.folder),
                     cwd=settings.folder,
                     start_new_session=True,
                     limit=_LOG_LINE_BYTES_MAX,
@@ -180,11 +155,14 @@ class Daemon:
             await asyncio.gather(task, return_exceptions=True)
 
     async def refresh_addresses(self) -> None:
-        """Ask the daemon where it can be dialled now."""
+        """Ask the daemon where it can be dialled now; that changes when a relay takes us."""
         try:
-            found = await self.p2p.get_visible_maddrs(latest=True)
+            async with asyncio.timeout(CONTROL_SECONDS):
+                found = await self.p2p.get_visible_maddrs(latest=True)
         except ValueError:
             found = []  # hivemind's word for: none
+        except (OSError, EOFError, TimeoutError, P2PDaemonError, ControlFailure) as error:
+            raise TransportDown(f"the network daemon does not answer: {error}") from error
         self.addresses = tuple(str(address) for address in found if is_dialable(address))
 
     async def _become_ready(self, settings: DaemonSettings, expected: PeerId) -> None:
@@ -256,35 +234,3 @@ def check_ports_free(listen: Sequence[str]) -> None:
                 if error.errno != errno.EADDRINUSE:
                     raise AddressInUse(f"cannot listen on {text}: {error.strerror}") from error
                 raise AddressInUse(f"port {port} is taken; choose another, or 0 for any") from error
-
-
-def _arguments(program: Path, control: Path, settings: DaemonSettings) -> list[str]:
-    flags = {
-        "listen": f"/unix{control}",
-        "hostAddrs": ",".join(settings.listen),
-        "id": str(settings.key_file),
-        "dhtServer": "1",
-        "b": "0",
-        "noise": "1",
-        "tls": "0",
-        "relay": "1",
-        "relayService": "0",
-        "autoRelay": "0",
-        "autonat": "0",
-        "natPortMap": "0",
-        "connManager": "1",
-        "connLo": str(CONNECTIONS_LOW),
-        "connHi": str(CONNECTIONS_HIGH),
-        "connGrace": CONNECTION_GRACE,
-        "idleTimeout": f"{IDLE_SECONDS}s",
-    }
-    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program)]
-    return launcher + [f"-{name}={value}" for name, value in flags.items()]
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    return {
-        "GOMEMLIMIT": MEMORY_LIMIT,
-        "GOLOG_LOG_LEVEL": "error",
-        "HOME": str(folder),
-    }

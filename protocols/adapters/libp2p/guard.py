@@ -1,190 +1,73 @@
-"""The guard: every message of hivemind's DHT is measured and checked before hivemind decodes it.
+"""The guard: who calls our part of hivemind's DHT is admitted, and what he sends is harmless.
 
-Knows the three DHT messages and which shapes of them are harmless; must not know what records say.
-It stands between `DHTNode` and `P2P`, in both directions, because one unchecked message can crash,
-hang or fill a node that runs hivemind's DHT alone.
-
-What passes: ids bound to the sender (`SHA1(peer id)`), at most so many keys, values of the one
-shape that our record store writes (a msgpack `bin` under a peer id), with an end in the next hour.
-Everything is decoded against that exact shape, so nothing nests and nothing recurses.
+Knows how the calls travel and in which order they are checked: first the gate, then lengths, then
+shapes, then hivemind. It stands between `DHTNode` and `P2P`, in both directions, because hivemind's
+DHT alone answers everybody and believes everything. Must not know what records say.
 """
 
-import hashlib
-import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 
-import msgspec
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from hivemind.p2p import P2PContext, PeerID
 from hivemind.p2p.p2p_daemon_bindings.control import ControlClient
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, P2PHandlerError
 from hivemind.proto import dht_pb2
 
-from protocols import limits
-from protocols.errors import Busy, PeerLost, ProtocolError, TransportDown, Unsupported
+from protocols import admission
+from protocols.adapters.libp2p.dht_messages import (
+    Entry,
+    Message,
+    MessageT,
+    check_find,
+    check_sender,
+    clean_find_response,
+    clean_node_info,
+    clean_store,
+    is_entry_sound,
+    node_id_of,
+    pack_dictionary,
+    parse,
+    split_store,
+    trim_find_response,
+    unpack_dictionary,
+)
+from protocols.adapters.libp2p.turnstile import Turnstile
+from protocols.defects import describe
+from protocols.errors import (
+    DeadlineExceeded,
+    DslmError,
+    NotAdmitted,
+    PeerLost,
+    ProtocolError,
+    TransportDown,
+    Unsupported,
+)
 from protocols.ids import parse_peer_id
 from protocols.ports import Clock
 
-NODE_ID_BYTES = hashlib.sha1(usedforsecurity=False).digest_size
-_DICTIONARY_EXT = 0x50
-"""hivemind's msgpack extension code of a dictionary of subkeys."""
-_DICTIONARY_TAG = b""
-"""What stands in a store request's subkey when its value is a whole dictionary."""
+__all__ = [
+    "Entry",
+    "GuardedP2P",
+    "check_find",
+    "check_sender",
+    "clean_find_response",
+    "clean_store",
+    "is_entry_sound",
+    "node_id_of",
+    "pack_dictionary",
+    "parse",
+    "split_store",
+    "trim_find_response",
+    "unpack_dictionary",
+]
 
-_encoder = msgspec.msgpack.Encoder()
-_subkey_decoder = msgspec.msgpack.Decoder(str)
-_value_decoder = msgspec.msgpack.Decoder(bytes)
-_ext_decoder = msgspec.msgpack.Decoder(msgspec.msgpack.Ext)
-_dictionary_decoder = msgspec.msgpack.Decoder(tuple[float, float, list[msgspec.Raw]])
-_entry_decoder = msgspec.msgpack.Decoder(tuple[str, bytes, float])
-_DECODE_ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+CALL_SECONDS = 5.0
+"""One call of another peer's part of the record store. Left alone, p2pd waits for 40 s."""
+_ERROR_CHARACTERS_MAX = 200
+_logger = logging.getLogger(__name__)
 
-
-class Message(Protocol):
-    """A protobuf message."""
-
-    @classmethod
-    def FromString(cls, data: bytes) -> Self:  # noqa: N802 - protobuf's name
-        """Parse."""
-        ...
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-        """Encode."""
-        ...
-
-
-MessageT = TypeVar("MessageT", bound=Message)
 Handler = Callable[[Message, P2PContext], Awaitable[Message]]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One value of a dictionary, as found in a message: `value` still in its msgpack envelope."""
-
-    subkey: str
-    value: bytes
-    expires_at: float
-
-
-def node_id_of(peer: PeerID) -> bytes:
-    """The one id under which `peer` may take part in the DHT."""
-    return hashlib.sha1(peer.to_bytes(), usedforsecurity=False).digest()
-
-
-def parse(kind: type[MessageT], data: bytes) -> MessageT:
-    """`data` as a protobuf message, if it is not too large."""
-    if len(data) > limits.DHT_MESSAGE_BYTES_MAX:
-        raise ProtocolError(f"record store message of {len(data)} bytes")
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise ProtocolError("malformed record store message") from error
-
-
-def is_entry_sound(entry: Entry, now: float) -> bool:
-    """Whether an entry has our record store's shape and a believable end."""
-    latest = now + limits.RECORD_LIFETIME_SECONDS_MAX + limits.CLOCK_SKEW_SECONDS_MAX
-    if not math.isfinite(entry.expires_at) or not now < entry.expires_at <= latest:
-        return False
-    if len(entry.value) > limits.DHT_VALUE_BYTES_MAX:
-        return False
-    try:
-        parse_peer_id(entry.subkey)
-        record = _value_decoder.decode(entry.value)
-    except (ProtocolError, *_DECODE_ERRORS):
-        return False
-    return len(record) <= limits.RECORD_BYTES_MAX
-
-
-def unpack_dictionary(data: bytes, now: float) -> list[Entry]:
-    """The sound entries of a packed dictionary; the others are left out, one by one."""
-    try:
-        ext = _ext_decoder.decode(data)
-        if ext.code != _DICTIONARY_EXT:
-            raise ProtocolError("not a dictionary of records")
-        _, _, raw_entries = _dictionary_decoder.decode(ext.data)
-    except _DECODE_ERRORS as error:
-        raise ProtocolError("malformed dictionary of records") from error
-    entries = []
-    for raw in raw_entries[: limits.DHT_SUBKEYS_MAX]:
-        try:
-            entry = Entry(*_entry_decoder.decode(raw))
-        except _DECODE_ERRORS:
-            continue
-        if is_entry_sound(entry, now):
-            entries.append(entry)
-    return entries
-
-
-def pack_dictionary(entries: Sequence[Entry]) -> bytes:
-    """The bytes that hivemind decodes into a dictionary of these entries."""
-    latest = max(entry.expires_at for entry in entries)
-    items = [(entry.subkey, entry.value, entry.expires_at) for entry in entries]
-    body = _encoder.encode((math.inf, latest, items))
-    return _encoder.encode(msgspec.msgpack.Ext(_DICTIONARY_EXT, body))
-
-
-def check_sender(node: dht_pb2.NodeInfo, remote: PeerID) -> None:
-    """`ProtocolError` unless the id that `remote` gives itself is its own, or none."""
-    parse_peer_id(remote.to_base58())
-    if node.node_id and node.node_id != node_id_of(remote):
-        raise ProtocolError("a node id that does not belong to its peer")
-
-
-def check_find(request: dht_pb2.FindRequest) -> None:
-    """`ProtocolError` unless a FIND request is of bearable size."""
-    if not 0 < len(request.keys) <= limits.DHT_KEYS_MAX:
-        raise ProtocolError(f"{len(request.keys)} keys in one request")
-    _check_keys(request.keys)
-
-
-def clean_store(
-    request: dht_pb2.StoreRequest, now: float
-) -> tuple[dht_pb2.StoreRequest, list[bool]]:
-    """A STORE request with only its sound entries, and for each original entry whether it stayed.
-
-    Plain values (without a subkey) and values for the cache are never kept: our record store
-    writes neither.
-    """
-    columns = (request.subkeys, request.values, request.expiration_time, request.in_cache)
-    if len(request.keys) > limits.DHT_KEYS_MAX or any(
-        len(column) != len(request.keys) for column in columns
-    ):
-        raise ProtocolError("a store request with too many or unequal columns")
-    _check_keys(request.keys)
-    cleaned = dht_pb2.StoreRequest(peer=request.peer)
-    kept = []
-    for key, subkey, value, expires_at, in_cache in zip(request.keys, *columns, strict=True):
-        sound = None if in_cache else _sound_value(subkey, value, expires_at, now)
-        kept.append(sound is not None)
-        if sound is not None:
-            cleaned.keys.append(key)
-            cleaned.subkeys.append(subkey)
-            cleaned.values.append(sound)
-            cleaned.expiration_time.append(expires_at)
-            cleaned.in_cache.append(False)
-    return cleaned, kept
-
-
-def clean_find_response(
-    response: dht_pb2.FindResponse, remote: PeerID, keys: int, now: float
-) -> None:
-    """Strip a FIND answer, in place, of all that is not sound; `ProtocolError` if misshapen."""
-    _clean_node_info(response, remote)
-    if len(response.results) != keys:
-        raise ProtocolError("an answer with more or fewer results than questions")
-    for result in response.results:
-        _clean_neighbours(result)
-        entries = []
-        if result.type == dht_pb2.FOUND_DICTIONARY:
-            entries = unpack_dictionary(result.value, now)
-        if entries:
-            result.value = pack_dictionary(entries)
-            result.expiration_time = max(entry.expires_at for entry in entries)
-        else:
-            result.type, result.value, result.expiration_time = dht_pb2.NOT_FOUND, b"", 0.0
 
 
 class GuardedP2P:
@@ -194,15 +77,16 @@ class GuardedP2P:
     calls fail at once while there is none.
     """
 
-    def __init__(self, peer_id: PeerID, clock: Clock) -> None:
+    def __init__(self, peer_id: PeerID, clock: Clock, turnstile: Turnstile | None = None) -> None:
         self.peer_id = peer_id
         self._clock = clock
+        self._turnstile = turnstile or Turnstile(clock)
+        self._gate = self._turnstile.gate
         self._control: ControlClient | None = None
         self._handlers: dict[str, tuple[Handler, type[Message]]] = {}
-        self._running = 0
 
     def __repr__(self) -> str:
-        return f"<GuardedP2P {'attached' if self._control else 'detached'} running={self._running}>"
+        return f"<GuardedP2P {'attached' if self._control else 'detached'}>"
 
     @property
     def is_attached(self) -> bool:
@@ -233,7 +117,8 @@ class GuardedP2P:
         """Stop serving a call."""
         del self._handlers[name]
         if self._control is not None:
-            await self._control.remove_unary_handler(name)
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._control.remove_unary_handler(name)
 
     async def call_protobuf_handler(
         self, peer_id: PeerID, name: str, request: Message, output_protobuf_type: type[Message]
@@ -248,7 +133,7 @@ class GuardedP2P:
         if isinstance(request, dht_pb2.FindRequest):
             clean_find_response(response, peer_id, len(request.keys), self._clock.now())
         else:
-            _clean_node_info(response, peer_id)
+            clean_node_info(response, peer_id)
         checked: Message = response
         return checked
 
@@ -259,7 +144,7 @@ class GuardedP2P:
         merged = dht_pb2.StoreResponse()
         for part in split_store(request):
             response = await self._call(peer, name, part, dht_pb2.StoreResponse)
-            _clean_node_info(response, peer)
+            clean_node_info(response, peer)
             if len(response.store_ok) != len(part.keys):
                 raise ProtocolError("a store answer of another length than its request")
             merged.store_ok.extend(response.store_ok)
@@ -269,28 +154,54 @@ class GuardedP2P:
     async def _call(
         self, peer: PeerID, name: str, request: Message, kind: type[MessageT]
     ) -> MessageT:
+        """The answer of a peer that admits us; one that forgot us is greeted a second time."""
+        remote = parse_peer_id(peer.to_base58())
+        data = request.SerializeToString()
+        await admission.greet(self._gate, remote, name)
+        try:
+            answer = await self._call_once(peer, name, data)
+        except NotAdmitted:
+            if self._gate is None:
+                raise
+            admission.forget(self._gate, remote)
+            await admission.greet(self._gate, remote, name)
+            answer = await self._call_once(peer, name, data)
+        return parse(kind, answer)
+
+    async def _call_once(self, peer: PeerID, name: str, data: bytes) -> bytes:
         if self._control is None:
             raise TransportDown("the network daemon is down")
         try:
-            data = await self._control.call_unary_handler(peer, name, request.SerializeToString())
-        except (P2PDaemonError, P2PHandlerError) as error:
-            raise PeerLost(f"no answer from the record store: {str(error)[:200]}") from error
-        return parse(kind, data)
+            async with asyncio.timeout(CALL_SECONDS):
+                answer: bytes = await self._control.call_unary_handler(peer, name, data)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer to {name} within {CALL_SECONDS:.0f} s") from None
+        except P2PHandlerError as error:
+            raise _refusal(str(error)) from error
+        except P2PDaemonError as error:
+            reason = str(error)[:_ERROR_CHARACTERS_MAX]
+            raise PeerLost(f"no answer from the record store: {reason}") from error
+        return answer
 
     async def _register(self, control: ControlClient, name: str) -> None:
         handler, kind = self._handlers[name]
 
         async def answer(data: bytes, remote: PeerID) -> bytes:
-            return await self._answer(handler, kind, data, remote)
+            try:
+                return await self._answer(name, handler, kind, data, remote)
+            except DslmError:
+                raise  # its text is fit for the peer
+            except Exception as error:
+                # a task's top; hivemind would send the peer all that the error tells
+                _logger.warning("answering %s failed: %s", name, describe(error))
+                raise Unsupported("this request cannot be answered") from error
 
         await control.add_unary_handler(name, answer)
 
     async def _answer(
-        self, handler: Handler, kind: type[Message], data: bytes, remote: PeerID
+        self, name: str, handler: Handler, kind: type[Message], data: bytes, remote: PeerID
     ) -> bytes:
-        if self._running >= limits.DHT_REQUESTS_MAX:
-            raise Busy("too many record store requests")
-        self._running += 1
+        self._turnstile.enter_request(parse_peer_id(remote.to_base58()), name)
         try:
             request: dht_pb2.FindRequest = parse(kind, data)  # or one of the other two
             check_sender(request.peer, remote)
@@ -305,7 +216,7 @@ class GuardedP2P:
             encoded: bytes = response.SerializeToString()
             return encoded
         finally:
-            self._running -= 1
+            self._turnstile.leave_request()
 
     async def _answer_store(
         self, handler: Handler, request: dht_pb2.StoreRequest, context: P2PContext
@@ -319,70 +230,8 @@ class GuardedP2P:
         return response
 
 
-def split_store(request: dht_pb2.StoreRequest) -> Iterable[dht_pb2.StoreRequest]:
-    """A STORE request as a row of requests that each fit the limits."""
-    part, size = dht_pb2.StoreRequest(peer=request.peer), 0
-    columns = (request.keys, request.subkeys, request.values, request.expiration_time)
-    for key, subkey, value, expires_at, in_cache in zip(*columns, request.in_cache, strict=True):
-        cost = len(value) + len(subkey) + NODE_ID_BYTES + 64
-        is_full = size + cost > limits.DHT_MESSAGE_BYTES_MAX // 2
-        if part.keys and (is_full or len(part.keys) == limits.DHT_KEYS_MAX):
-            yield part
-            part, size = dht_pb2.StoreRequest(peer=request.peer), 0
-        part.keys.append(key)
-        part.subkeys.append(subkey)
-        part.values.append(value)
-        part.expiration_time.append(expires_at)
-        part.in_cache.append(in_cache)
-        size += cost
-    if part.keys:
-        yield part
-
-
-def trim_find_response(response: dht_pb2.FindResponse) -> dht_pb2.FindResponse:
-    """Our own answer, with the values left out that would make it too large to send."""
-    excess = response.ByteSize() - limits.DHT_MESSAGE_BYTES_MAX
-    for result in reversed(response.results):
-        if excess <= 0:
-            break
-        excess -= len(result.value)
-        result.type, result.value, result.expiration_time = dht_pb2.NOT_FOUND, b"", 0.0
-    return response
-
-
-def _check_keys(keys: Iterable[bytes]) -> None:
-    if any(len(key) != NODE_ID_BYTES for key in keys):
-        raise ProtocolError("a key of the wrong length")
-
-
-def _sound_value(subkey: bytes, value: bytes, expires_at: float, now: float) -> bytes | None:
-    """The value that may be handed to hivemind, or None."""
-    try:
-        if subkey == _DICTIONARY_TAG:
-            entries = unpack_dictionary(value, now)
-            return pack_dictionary(entries) if entries else None
-        entry = Entry(_subkey_decoder.decode(subkey), value, expires_at)
-    except (ProtocolError, *_DECODE_ERRORS):
-        return None
-    return value if is_entry_sound(entry, now) else None
-
-
-def _clean_node_info(response: dht_pb2.FindResponse, remote: PeerID) -> None:
-    if response.peer.node_id != node_id_of(remote):
-        response.peer.node_id = b""  # hivemind takes this for a peer that serves nothing
-
-
-def _clean_neighbours(result: dht_pb2.FindResult) -> None:
-    if len(result.nearest_node_ids) != len(result.nearest_peer_ids):
-        raise ProtocolError("an answer with more node ids than peers")
-    pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=True))
-    del result.nearest_node_ids[:], result.nearest_peer_ids[:]
-    for node_id, peer_bytes in pairs[: limits.DHT_NEIGHBOURS_MAX]:
-        peer = PeerID(peer_bytes[: limits.DHT_SUBKEY_BYTES_MAX])
-        try:
-            parse_peer_id(peer.to_base58())
-        except ProtocolError:
-            continue
-        if node_id == node_id_of(peer):
-            result.nearest_node_ids.append(node_id)
-            result.nearest_peer_ids.append(peer.to_bytes())
+def _refusal(text: str) -> DslmError:
+    """What a peer's handler raised, of which hivemind sends the `repr`."""
+    if text.startswith(f"{NotAdmitted.__name__}("):
+        return NotAdmitted("the peer does not admit us to its record store")
+    return PeerLost(f"no answer from the record store: {text[:_ERROR_CHARACTERS_MAX]}")

@@ -12,21 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from hivemind.p2p import PeerID
 from hivemind.utils.logging import use_hivemind_log_handler
 
+from protocols import limits
+from protocols.adapters.libp2p.address import parse_address
 from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.flags import DaemonSettings, RelayLimits
+from protocols.adapters.libp2p.guard import GuardedP2P
+from protocols.adapters.libp2p.probe import probe
 from protocols.adapters.libp2p.records import Libp2pRecords
 from protocols.adapters.libp2p.runtime import RuntimeFolder
 from protocols.adapters.libp2p.supervisor import Attachment, Supervisor
 from protocols.adapters.libp2p.transport import Libp2pTransport
-from protocols.errors import DslmError, TransportDown
-from protocols.ids import PeerId, parse_peer_id
-from protocols.ports import Clock
+from protocols.adapters.libp2p.turnstile import Turnstile
+from protocols.errors import DslmError
+from protocols.ids import PeerId
+from protocols.ports import Clock, Gate
 from protocols.signing import Identity
 
 REJOIN_SECONDS_FIRST = 1.0
 REJOIN_SECONDS_MAX = 30.0
 REJOIN_AT_ONCE = 16
+ADDRESS_SECONDS = 5.0
+"""How often we ask p2pd where we can be dialled."""
 _LAST_ROUNDS = 4
 """Rounds of the event loop in which asyncio drops connections that it had only just accepted."""
 _logger = logging.getLogger(__name__)
@@ -36,7 +45,9 @@ _logger = logging.getLogger(__name__)
 class Libp2pConfig:
     """`runtime_dir` is where the folder for sockets is made: a short path, on a local disk.
 
-    `startup_timeout` is in seconds. An empty `bootstrap` starts a swarm of one.
+    `startup_timeout` is in seconds. An empty `bootstrap` starts a swarm of one; an empty `listen`
+    means that we cannot be dialled, unless through one of `relays` (addresses of peers that the
+    operator trusts to relay for us). `relay_service` offers others to relay for them.
     """
 
     identity: Identity
@@ -44,6 +55,28 @@ class Libp2pConfig:
     runtime_dir: Path
     bootstrap: tuple[str, ...] = ()
     startup_timeout: float = 60.0
+    table_bytes_max: int = limits.DHT_TABLE_BYTES_MAX
+    """How much our part of the record store may hold."""
+    relay_service: bool = False
+    relays: tuple[str, ...] = ()
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)
+    """What `relay_service` gives to each peer."""
+    message_bytes_max: int = limits.DHT_MESSAGE_BYTES_MAX
+    """The longest message of the record store that the daemon lets through."""
+
+    def daemon_settings(self, folder: Path) -> DaemonSettings:
+        """What p2pd is started with in `folder`; `UserError` for a relay that is no address."""
+        for relay in self.relays:
+            parse_address(relay)
+        return DaemonSettings(
+            folder=folder,
+            key_file=folder / "identity.key",
+            listen=self.listen,
+            startup_timeout=self.startup_timeout,
+            relays=self.relays,
+            relay_service=self.relay_limits if self.relay_service else None,
+            message_bytes_max=self.message_bytes_max,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +95,10 @@ class Libp2pNetwork:
     is connected.
     """
 
-    def __init__(self, config: Libp2pConfig, clock: Clock) -> None:
+    def __init__(self, config: Libp2pConfig, clock: Clock, gate: Gate | None = None) -> None:
         self._config = config
         self._clock = clock
+        self._gate = gate
         self._stack = AsyncExitStack()
         self._attached = asyncio.Event()
         self.bootstrap_report = JoinReport()
@@ -79,13 +113,19 @@ class Libp2pNetwork:
             folder = stack.enter_context(RuntimeFolder(self._config.runtime_dir))
             tasks = await stack.enter_async_context(_task_group())
             peer_id = self._config.identity.peer_id
-            self.transport = Libp2pTransport(peer_id, tasks)
-            self.records = Libp2pRecords(peer_id, self._clock)
+            turnstile = Turnstile(self._clock, self._gate)
+            self.transport = Libp2pTransport(peer_id, tasks, turnstile, self._clock)
+            turnstile.on_flood = self.transport.drop_nowait
+            if self._gate is not None:
+                await self._gate.attach(self.transport)
+            guard = GuardedP2P(PeerID.from_base58(peer_id), self._clock, turnstile)
+            self.records = Libp2pRecords(
+                peer_id, self._clock, guard=guard, table_bytes_max=self._config.table_bytes_max
+            )
             self._supervisor = Supervisor(
                 self._config.identity,
                 folder,
-                self._config.listen,
-                self._config.startup_timeout,
+                self._config.daemon_settings(folder.path),
                 Attachment(self._attach, self._detach),
             )
             stack.push_async_callback(self._supervisor.stop)
@@ -93,6 +133,8 @@ class Libp2pNetwork:
             keepers = [
                 tasks.create_task(self._supervisor.run()),
                 tasks.create_task(self._stay_connected()),
+                tasks.create_task(self.transport.run_sweeps()),
+                tasks.create_task(self._refresh_addresses()),
             ]
             stack.push_async_callback(_cancel, keepers)
             stack.push_async_callback(self.transport.close)
@@ -110,6 +152,11 @@ class Libp2pNetwork:
         await self._stack.__aexit__(kind, error, trace)
         for _ in range(_LAST_ROUNDS):
             await asyncio.sleep(0)
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """Where we listen, with the ports that were found; give it to the next start."""
+        return self._supervisor.listen
 
     def status(self) -> str:
         """`up`, or the reason why we are cut off at the moment."""
@@ -132,12 +179,26 @@ class Libp2pNetwork:
 
     async def connected_peers(self) -> tuple[PeerId, ...]:
         """Peers with an open connection to us."""
-        daemon = self.transport.daemon()
-        try:
-            found = await daemon.p2p.list_peers()
-        except (OSError, EOFError) as error:
-            raise TransportDown("the network daemon died; it is being restarted") from error
-        return tuple(parse_peer_id(info.peer_id.to_base58()) for info in found)
+        return tuple(await self.transport.connections())
+
+    async def observed(self, peer: PeerId) -> tuple[str, ...]:
+        """The multiaddresses from which `peer` is connected, as we see them; mostly one.
+
+        Empty when it is not connected. Port and, behind a NAT, host may be others than those it
+        listens on.
+        """
+        return (await self.transport.connections()).get(peer, ())
+
+    async def drop(self, peer: PeerId) -> None:
+        """End all streams with `peer`, and the connection, at once."""
+        await self.transport.drop(peer)
+
+    async def probe(self, address: str, peer: PeerId) -> None:
+        """Dial `address` over a new connection of our own, without p2pd, and hang up.
+
+        `PeerUnreachable` unless, within 3 s, somebody answers there who holds the key of `peer`.
+        """
+        await probe(address, peer)
 
     async def _attach(self, daemon: Daemon) -> None:
         await self.records.attach(daemon)
@@ -163,6 +224,15 @@ class Libp2pNetwork:
             return await self.transport.connect(address), ""
         except DslmError as error:
             return None, str(error)
+
+    async def _refresh_addresses(self) -> None:
+        """Hear of a relay that takes us, or does not any more."""
+        while True:
+            await asyncio.sleep(ADDRESS_SECONDS)
+            try:
+                await self.transport.daemon().refresh_addresses()
+            except DslmError as error:
+                _logger.debug("cannot ask for our addresses: %s", error)
 
     async def _stay_connected(self) -> None:
         """Keep connected to the peers that were joined by address.

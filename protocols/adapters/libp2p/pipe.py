@@ -6,9 +6,39 @@ does the same with twice the time per message, which is a fifth of a whole hop.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 READ_BUFFER_BYTES = 256 * 1024
 """What one read of the socket may bring, and how much may lie unread before reading pauses."""
+
+
+class _Arrival(asyncio.Future[None]):
+    """A future whose task goes on while the loop still reports what was read.
+
+    An ordinary future makes the task wait for the loop's next round, which asks the kernel for
+    news in between: a tenth of a whole hop. Only the loop itself may call `happen`, never a task.
+    """
+
+    _resume: "Callable[[_Arrival], object] | None" = None
+    _context: Context | None = None
+
+    def add_done_callback(
+        self, fn: "Callable[[_Arrival], object]", /, *, context: Context | None = None
+    ) -> None:
+        """asyncio: a task waits."""
+        self._resume, self._context = fn, context
+        super().add_done_callback(fn, context=context)
+
+    def happen(self) -> None:
+        """Run the waiting task up to its next wait."""
+        if self.done():
+            return
+        if self._resume is None or self._context is None:
+            self.set_result(None)
+            return
+        self.remove_done_callback(self._resume)
+        self.set_result(None)
+        self._context.run(self._resume, self)
 
 
 class Pipe(asyncio.BufferedProtocol):
@@ -18,16 +48,24 @@ class Pipe(asyncio.BufferedProtocol):
         self._on_open = on_open
         self._incoming = memoryview(bytearray(READ_BUFFER_BYTES))
         self._unread = bytearray()
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: _Arrival | None = None
         self._writer: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._has_ended = False
         self._is_full = False
         self._is_reading_paused = False
         self._error: OSError | None = None
+        self.bytes_received = 0
+        """Bytes that were handed out, and (below) taken."""
+        self.bytes_sent = 0
 
     def __repr__(self) -> str:
         return f"<Pipe unread={len(self._unread)} ended={self._has_ended} error={self._error}>"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other end sends no more."""
+        return self._has_ended
 
     @property
     def is_closing(self) -> bool:
@@ -39,6 +77,7 @@ class Pipe(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             raise self._error or ConnectionResetError("the connection is closed")
         self._transport.write(data)
+        self.bytes_sent += len(data)
         if self._is_full:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
@@ -52,7 +91,7 @@ class Pipe(asyncio.BufferedProtocol):
                 return b""
             if self._reader is not None:
                 raise RuntimeError("two tasks receive from one stream")
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = _Arrival(loop=asyncio.get_running_loop())
             try:
                 await self._reader
             finally:
@@ -63,6 +102,7 @@ class Pipe(asyncio.BufferedProtocol):
         else:
             data = bytes(memoryview(self._unread)[:max_bytes])
             del self._unread[:max_bytes]
+        self.bytes_received += len(data)
         if self._is_reading_paused and self._transport is not None:
             self._is_reading_paused = False
             self._transport.resume_reading()
@@ -109,7 +149,8 @@ class Pipe(asyncio.BufferedProtocol):
         if len(self._unread) > READ_BUFFER_BYTES and self._transport is not None:
             self._is_reading_paused = True
             self._transport.pause_reading()
-        self._wake(self._reader)
+        if self._reader is not None:
+            self._reader.happen()  # last: the task may use this pipe in any way
 
     def eof_received(self) -> bool:
         """asyncio: the other end sends no more. Our direction stays open."""

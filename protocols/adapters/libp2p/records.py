@@ -6,7 +6,9 @@ records say. A value that its publisher signed for its key is preferred to all o
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID
@@ -16,24 +18,47 @@ from protocols import limits
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.guard import GuardedP2P, node_id_of
 from protocols.adapters.libp2p.places import BEAM, COPIES, Choice, place_of, places_of
-from protocols.adapters.libp2p.search import Answers, SearchNode
+from protocols.adapters.libp2p.search import Around, Search, SearchNode, Wanted
 from protocols.adapters.libp2p.table import RecordTable
-from protocols.adapters.libp2p.verdict import Judge, unwrap
+from protocols.adapters.libp2p.verdict import Judge, publisher_of, unwrap
 from protocols.errors import DeadlineExceeded, RecordError, TransportDown
 from protocols.ids import PeerId, parse_peer_id
 from protocols.ports import Clock, StoredValue
 
 CALL_SECONDS = 2.0
 """One question to one peer."""
-GET_SECONDS = 8.0
+SEARCH_SECONDS = 6.0
+"""After this a search goes on with what it has."""
 PUT_SECONDS = 10.0
 JOIN_SECONDS = 5.0
-WORKERS_PER_PLACE = 4
+WORKERS_PER_PLACE = 10
+"""Questions on their way at a time; more than the attackers who could keep us waiting there."""
+WORKERS_FIRST = 4
+"""The same while one place alone is tried, ..."""
+FIRST_SECONDS = 1.0
+"""... for so long."""
 TRIES_PER_COPY = 2
 """Peers asked to keep one copy, when the first refuses or does not answer."""
 EXPLORED_AT_JOIN = 3
 """Random points around which a peer that joins looks for others, besides its own id."""
+SUFFICIENT_SECONDS = 30.0
+"""Who reads a record looks again when it has less than this to live."""
+AROUND_SECONDS = 120.0
+"""For so long a publisher goes back to the same peers, without asking around again ..."""
+GROWTH_MAX = 1.25
+"""... unless it has met so many more peers since ..."""
+AROUND_KEYS_MAX = 512
+"""... for so many keys."""
 _ID_BITS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Whom a search found while we knew so many `neighbours`, and until when that is good."""
+
+    peers: Around
+    neighbours: int
+    until: float
 
 
 class Libp2pRecords:
@@ -55,6 +80,7 @@ class Libp2pRecords:
         self._judge = Judge()
         self._table = RecordTable(clock, table_bytes_max, own_id=self._own_id, judge=self._judge)
         self._choice = Choice(self._rng)
+        self._known_around: OrderedDict[str, _Known] = OrderedDict()
         self._node: SearchNode | None = None
 
     def __repr__(self) -> str:
@@ -73,42 +99,44 @@ class Libp2pRecords:
         is_ours = self._table.store_subkey(place_of(key, 0), subkey, stored, expires_at)
         try:
             async with asyncio.timeout(PUT_SECONDS):
-                around = await self._search(node, places_of(key, self.neighbours()))
+                around = await self._around(node, key)
                 if not any(around.values()):
                     return is_ours
-                return any(
-                    await asyncio.gather(
-                        *(
-                            self._store(node, place, (subkey, stored, expires_at), candidates)
-                            for place, peers in around.items()
-                            for candidates in [self._candidates(place, peers)]
-                            for _ in range(COPIES // len(around))
-                        )
+                taken = await asyncio.gather(
+                    *(
+                        self._store(node, place, (subkey, stored, expires_at), candidates)
+                        for place, peers in around.items()
+                        for candidates in [self._candidates(place, peers)]
+                        for _ in range(min(COPIES // len(around), len(peers)))
                     )
                 )
         except TimeoutError:
+            self._known_around.pop(key, None)
             raise DeadlineExceeded(f"storing took over {PUT_SECONDS:.0f} s") from None
+        if not all(taken):
+            self._known_around.pop(key, None)
+        return any(taken)
 
     async def get(self, key: str) -> Mapping[str, StoredValue]:
         """All values found around the places of `key`, the best of each subkey.
 
-        Best is what its publisher signed for this key, then what lives longest. When time runs
-        out, what was found until then; `DeadlineExceeded` if that is nothing.
+        Best is what its publisher signed for this key, then what lives longest. Under a key that
+        names its publisher, a genuine record that lives for `SUFFICIENT_SECONDS` more ends the
+        search. When time runs out, what was found until then; `DeadlineExceeded` if nothing was.
         """
         node = self._ready_node()
         places = places_of(key, self.neighbours())
-        answers = Answers(self._judge, places)
+        search = Search(self._judge, self._wanted(key))
         for place in places:
             for subkey, kept in self._table.peek(place).items():
-                answers.offer(subkey, kept)
-        try:
-            async with asyncio.timeout(GET_SECONDS):
-                with node.listen(answers):
-                    await self._search(node, places)
-        except TimeoutError:
-            if not answers.best:
-                raise DeadlineExceeded(f"the search took over {GET_SECONDS:.0f} s") from None
-        return dict(_alive(answers, self._clock.now()))
+                search.offer(subkey, kept)
+        if publisher_of(key) is not None and not search.is_over:
+            search = await self._try_one(node, search, places)
+        if not search.is_over:
+            await self._look(node, search, places, WORKERS_PER_PLACE * len(places))
+        if search.is_cut_short and not search.best:
+            raise DeadlineExceeded(f"the search took over {SEARCH_SECONDS:.0f} s")
+        return dict(_alive(search, self._clock.now()))
 
     async def attach(self, daemon: Daemon) -> None:
         """Take part in the DHT through `daemon`; records and neighbours are kept from before."""
@@ -152,7 +180,7 @@ class Libp2pRecords:
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await asyncio.gather(*(node.protocol.call_ping(remote) for remote in remotes))
-                await self._search(node, points)
+                await self._look(node, Search(self._judge), points, WORKERS_PER_PLACE)
         except TimeoutError:
             return  # whoever answered is known by now
 
@@ -160,18 +188,50 @@ class Libp2pRecords:
         """How many other peers of the table we know."""
         return len(self._node.protocol.routing_table.peer_id_to_uid) if self._node else 0
 
-    async def _search(
-        self, node: SearchNode, places: Sequence[DHTID]
-    ) -> Mapping[DHTID, Sequence[PeerID]]:
-        """Ask around all `places` at once; the nearest peers found at each, without us."""
-        found = await node.find_nearest_nodes(
-            places,
-            k_nearest=BEAM,
-            beam_size=BEAM,
-            num_workers=WORKERS_PER_PLACE * len(places),
-            exclude_self=True,
-        )
-        return {place: tuple(peers.values()) for place, peers in found.items()}
+    def _wanted(self, key: str) -> Wanted | None:
+        publisher = publisher_of(key)
+        return Wanted(publisher, self._clock.now() + SUFFICIENT_SECONDS) if publisher else None
+
+    async def _around(self, node: SearchNode, key: str) -> Around:
+        """The peers around each place of `key`; remembered, because records are renewed often."""
+        now, neighbours = self._clock.monotonic(), self.neighbours()
+        known = self._known_around.get(key)
+        if known and now < known.until and neighbours <= GROWTH_MAX * known.neighbours:
+            return known.peers
+        places = places_of(key, neighbours)
+        peers = await self._look(node, Search(self._judge), places, WORKERS_PER_PLACE * len(places))
+        self._known_around[key] = _Known(peers, self.neighbours(), now + AROUND_SECONDS)
+        self._known_around.move_to_end(key)
+        if len(self._known_around) > AROUND_KEYS_MAX:
+            self._known_around.popitem(last=False)
+        return peers
+
+    async def _try_one(self, node: SearchNode, search: Search, places: Sequence[DHTID]) -> Search:
+        """Look around one of the places, with few questions at a time: mostly that is enough.
+
+        The search with which to go on; it is over when no other place is worth a look.
+        """
+        place = self._rng.choice(places)
+        await self._look(node, search, [place], WORKERS_FIRST, FIRST_SECONDS)
+        if search.is_enough or (len(places) == 1 and not search.is_cut_short):
+            search.stop()
+            return search
+        return search.resumed()
+
+    async def _look(
+        self,
+        node: SearchNode,
+        search: Search,
+        places: Sequence[DHTID],
+        workers: int,
+        seconds: float = SEARCH_SECONDS,
+    ) -> Around:
+        """Search, and when time is up go on with what was found until then."""
+        deadline = asyncio.get_running_loop().call_later(seconds, search.cut_short)
+        try:
+            return await node.look(search, places, BEAM, workers)
+        finally:
+            deadline.cancel()
 
     def _candidates(self, place: DHTID, peers: Sequence[PeerID]) -> Iterator[PeerID]:
         """The peers to be asked to keep a record, first choice first."""
@@ -213,8 +273,8 @@ class Libp2pRecords:
             raise RecordError("a record lives for an hour at most")
 
 
-def _alive(answers: Answers, now: float) -> Iterator[tuple[str, StoredValue]]:
-    for subkey, kept in answers.best.items():
+def _alive(search: Search, now: float) -> Iterator[tuple[str, StoredValue]]:
+    for subkey, kept in search.best.items():
         value = unwrap(kept.value)
         if value is not None and kept.expires_at > now:
             yield subkey, StoredValue(value, kept.expires_at)

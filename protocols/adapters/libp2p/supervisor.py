@@ -9,14 +9,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from protocols.adapters.libp2p.daemon import Daemon, DaemonSettings, check_ports_free
+from protocols.adapters.libp2p.daemon import Daemon, check_ports_free
+from protocols.adapters.libp2p.flags import DaemonSettings
 from protocols.adapters.libp2p.runtime import RuntimeFolder
 from protocols.errors import DslmError, TransportDown
 from protocols.signing import Identity
 
 RESTART_SECONDS_FIRST = 0.1
 RESTART_SECONDS_MAX = 5.0
-_KEY_FILE = "identity.key"
 _logger = logging.getLogger(__name__)
 
 
@@ -35,21 +35,23 @@ class Supervisor:
         self,
         identity: Identity,
         folder: RuntimeFolder,
-        listen: tuple[str, ...],
-        startup_timeout: float,
+        settings: DaemonSettings,
         attachment: Attachment,
     ) -> None:
         self._identity = identity
         self._folder = folder
-        self._settings = DaemonSettings(
-            folder.path, folder.path / _KEY_FILE, listen, startup_timeout
-        )
+        self._settings = settings
         self._attachment = attachment
         self._daemon: Daemon | None = None
         self._trouble = "starting"
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.status()} {self._daemon}>"
+
+    @property
+    def listen(self) -> tuple[str, ...]:
+        """Where the daemon listens; a port that it was free to choose is named once it runs."""
+        return self._settings.listen
 
     def status(self) -> str:
         """`up`, or why not."""
@@ -87,7 +89,7 @@ class Supervisor:
                 pause = min(2 * pause, RESTART_SECONDS_MAX)
 
     async def _launch(self) -> Daemon:
-        self._folder.write_private(_KEY_FILE, self._identity.to_libp2p())
+        self._folder.write_private(self._settings.key_file.name, self._identity.to_libp2p())
         daemon = await Daemon.start(self._settings, self._identity.peer_id)
         try:
             async with asyncio.timeout(self._settings.startup_timeout):

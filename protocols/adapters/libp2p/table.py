@@ -19,6 +19,8 @@ from protocols.adapters.libp2p.verdict import Judge, Verdict
 from protocols.ports import Clock
 
 _ENTRY_OVERHEAD_BYTES = 200
+_NEVER_NEARER = DHTID.MAX
+"""The distance of what pushes nothing out."""
 _OPAQUE_SHARE = 4
 """At most one part in so many of the table is for values that are no records."""
 
@@ -51,6 +53,8 @@ class _Shelf:
     """All that lies under one key."""
 
     entries: dict[str, Kept] = field(default_factory=dict)
+    order: list[tuple[bool, bytes, str]] = field(default_factory=list)
+    """Subkeys behind what they are worth, the least first."""
     bytes: int = 0
 
 
@@ -98,19 +102,19 @@ class RecordTable:
         present = self.peek(key).get(subkey)
         if present and (present.value, present.expires_at) == (value, expiration_time):
             return True
+        if present and present.is_genuine and present.expires_at > expiration_time:
+            return False  # without looking at a signature
         verdict = self._judge.judge(key, subkey, value, expiration_time)
-        if verdict is Verdict.FORGED:
-            return False
         kept = Kept(verdict is Verdict.GENUINE, expiration_time, value)
-        if present and present.rank() >= kept.rank():
+        if verdict is Verdict.FORGED or (present and present.rank() >= kept.rank()):
             return False
         self._remove(key, subkey)
-        if self._make_room(key, subkey, kept):
+        has_room = self._make_room(key, subkey, kept)
+        if has_room:
             self._put(key, subkey, kept)
-            return True
-        if present:
+        elif present:
             self._put(key, subkey, present)
-        return False
+        return has_room
 
     def store(
         self, key: DHTID, value: object, expiration_time: float, subkey: str | None = None
@@ -158,9 +162,10 @@ class RecordTable:
         crowded = self._crowded_out(key, subkey, kept)
         if crowded is None:
             return False
-        distant = self._outlying(key, size)
+        distance = self._distance(key) if kept.is_genuine else _NEVER_NEARER
+        distant = self._outlying(distance, size)
         if distant is None and self._purge():
-            distant = self._outlying(key, size)
+            distant = self._outlying(distance, size)
         if distant is None:
             return False
         for name in crowded:
@@ -189,21 +194,20 @@ class RecordTable:
         if records <= 0 and excess <= 0:
             return []
         worth = self._worth(subkey, kept)
-        worse = [(self._worth(name, other), name) for name, other in shelf.entries.items()]
         chosen = []
-        for other_worth, name in sorted(worse):
-            if (records <= 0 and excess <= 0) or other_worth > worth:
+        for other in shelf.order:
+            if (records <= 0 and excess <= 0) or other > worth:
                 break
+            name = other[-1]
             chosen.append(name)
             records, excess = records - 1, excess - _size(name, shelf.entries[name])
         return chosen if records <= 0 and excess <= 0 else None
 
-    def _outlying(self, key: DHTID, size: int) -> list[DHTID] | None:
-        """Keys to give up so that so many bytes fit into the table; None if all are nearer."""
+    def _outlying(self, distance: int, size: int) -> list[DHTID] | None:
+        """Keys beyond `distance` to give up so that so many bytes fit in; None if too few are."""
         records = self._total.records + 1 - limits.DHT_RECORDS_MAX
         excess = self._total.bytes + size - self._bytes_max
         chosen: list[DHTID] = []
-        distance = self._distance(key)
         for far, far_key in reversed(self._by_distance):
             if (records <= 0 and excess <= 0) or far <= distance:
                 break
@@ -227,6 +231,7 @@ class RecordTable:
             self._shelves[key] = _Shelf()
             insort(self._by_distance, (self._distance(key), key))
         self._shelves[key].entries[subkey] = kept
+        insort(self._shelves[key].order, self._worth(subkey, kept))
         self._count(key, subkey, kept, 1)
 
     def _remove(self, key: DHTID, subkey: str) -> None:
@@ -235,6 +240,7 @@ class RecordTable:
         if shelf is None or kept is None:
             return
         self._count(key, subkey, kept, -1)
+        del shelf.order[bisect_left(shelf.order, self._worth(subkey, kept))]
         if not shelf.entries:
             del self._shelves[key]
             place = (self._distance(key), key)
@@ -254,10 +260,10 @@ class RecordTable:
     def _distance(self, key: DHTID) -> int:
         return self._own_id ^ int(key)
 
-    def _worth(self, subkey: str, kept: Kept) -> tuple[bool, bytes]:
+    def _worth(self, subkey: str, kept: Kept) -> tuple[bool, bytes, str]:
         """Who stays under a full key: another choice for every peer."""
         text = f"{self._own_id}/{subkey}".encode()
-        return (kept.is_genuine, hashlib.blake2b(text, digest_size=16).digest())
+        return (kept.is_genuine, hashlib.blake2b(text, digest_size=16).digest(), subkey)
 
 
 def _size(subkey: str, kept: Kept) -> int:

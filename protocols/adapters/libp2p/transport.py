@@ -5,33 +5,36 @@ Knows hivemind's `P2P` and its errors; must not know the protocols, nor how p2pd
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
-from protocols import limits
+from protocols import access, admission, limits
 from protocols.adapters.libp2p.address import DialAddress, parse_address
 from protocols.adapters.libp2p.control import (
     dial,
+    disconnect,
     handle_streams,
+    list_peers,
     open_stream,
-    receive_header,
 )
 from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.inbound import Inbound
 from protocols.adapters.libp2p.pipe import Pipe
 from protocols.adapters.libp2p.stream import Libp2pStream
-from protocols.errors import PeerUnreachable, ProtocolError, TransportDown, UserError
+from protocols.adapters.libp2p.turnstile import Turnstile
+from protocols.errors import NetworkError, PeerUnreachable, ProtocolError, TransportDown, UserError
 from protocols.ids import PeerId, parse_peer_id
-from protocols.ports import Stream, StreamHandler
+from protocols.ports import Clock, Stream, StreamHandler
 
 DIAL_SECONDS = 3.0
 OPEN_SECONDS = 5.0
-HEADER_SECONDS = 5.0
+CONTROL_SECONDS = 2.0
+"""What p2pd itself may take for an answer that needs nobody else."""
 ADDRESS_BOOK_MAX = 256
 
 _AnswerT = TypeVar("_AnswerT")
@@ -41,17 +44,18 @@ _logger = logging.getLogger(__name__)
 class Libp2pTransport:
     """Streams through the daemon that is attached at the moment."""
 
-    def __init__(self, peer_id: PeerId, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, peer_id: PeerId, tasks: asyncio.TaskGroup, turnstile: Turnstile, clock: Clock
+    ) -> None:
         self._peer_id = peer_id
         self._tasks = tasks
+        self._leaving: set[PeerId] = set()
+        self._gate = turnstile.gate
+        self._inbound = Inbound(tasks, turnstile, clock, self._stream)
         self._daemon: Daemon | None = None
         self._listener: asyncio.Server | None = None
-        self._handlers: dict[str, StreamHandler] = {}
-        self._inbound: Counter[PeerId] = Counter()
-        self._serving: set[asyncio.Task[None]] = set()
         self._streams: set[Libp2pStream] = set()
         self._address_book: dict[PeerId, str] = {}
-        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Libp2pTransport {self._peer_id} {self._daemon}>"
@@ -79,13 +83,18 @@ class Libp2pTransport:
     async def open_stream(
         self, peer: PeerId, protocol: str, addresses: Sequence[str] = ()
     ) -> Stream:
-        """A stream to `peer`, dialling `addresses` first if there are any."""
-        daemon = self.daemon()
+        """A stream to `peer`, dialling `addresses` first if there are any, then saying hello.
+
+        `NotAdmitted` if the two of us may not speak `protocol`.
+        """
+        self.daemon()
         targets = list(_addresses_of(peer, addresses))
         if targets:
             await self._dial(peer, [target.where for target in targets])
         if peer == self._peer_id:
             raise PeerUnreachable("a peer does not dial itself")
+        await admission.greet(self._gate, peer, protocol)
+        daemon = self.daemon()
         remote = _hivemind_id(peer)
         header, pipe = await _ask_daemon(
             daemon,
@@ -93,7 +102,10 @@ class Libp2pTransport:
             OPEN_SECONDS,
             f"{protocol} at {peer}",
         )
-        stream = self._stream(peer, pipe, daemon)
+        on_silence = (
+            None if protocol in access.OPEN else partial(admission.forget, self._gate, peer)
+        )
+        stream = self._stream(peer, pipe, daemon, on_silence)
         if header.peer != remote:
             stream.abort()
             raise PeerUnreachable(f"another peer than {peer} answered")
@@ -101,24 +113,57 @@ class Libp2pTransport:
 
     async def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of `protocol`, also after the daemon was restarted."""
-        self._handlers[protocol] = handler
+        self._inbound.handlers[protocol] = handler
         if self._daemon is not None:
             await self._register(self._daemon, protocol)
 
+    async def drop(self, peer: PeerId) -> None:
+        """End all streams with `peer` and the connection, in 2 s."""
+        remote = _hivemind_id(peer)
+        for stream in tuple(self._streams):
+            if stream.peer == peer:
+                stream.abort()
+        daemon = self._daemon
+        if daemon is None:
+            return  # the connection went with the daemon
+        await _ask_daemon(
+            daemon, lambda: disconnect(daemon.control, remote), CONTROL_SECONDS, f"{peer}"
+        )
+
+    def drop_nowait(self, peer: PeerId) -> None:
+        """Begin to drop `peer`, unless that was begun before."""
+        if peer not in self._leaving and not self._inbound.is_closed:
+            self._leaving.add(peer)
+            self._tasks.create_task(self._drop_quietly(peer))
+
+    async def connections(self) -> Mapping[PeerId, tuple[str, ...]]:
+        """Who is connected, and the addresses at the other ends as p2pd sees them."""
+        daemon = self.daemon()
+        found = await _ask_daemon(
+            daemon, lambda: list_peers(daemon.control), CONTROL_SECONDS, "the network daemon"
+        )
+        seen: dict[PeerId, tuple[str, ...]] = {}
+        for remote, addresses in found:
+            try:
+                peer = parse_peer_id(remote.to_base58())
+            except ProtocolError:
+                continue  # no Ed25519 identity: nobody that we deal with
+            seen[peer] = tuple(dict.fromkeys((*seen.get(peer, ()), *addresses)))
+        return seen
+
+    async def run_sweeps(self) -> None:
+        """Enforce the deadlines of inbound streams for ever."""
+        await self._inbound.run_sweeps()
+
     async def close(self) -> None:
         """End the streams being served; nothing can be opened or served after this."""
-        self._is_closed = True
-        self._handlers.clear()
-        for task in tuple(self._serving):
-            task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
+        await self._inbound.close()
         for stream in tuple(self._streams):
             stream.abort()
 
     def daemon(self) -> Daemon:
         """The daemon in use; `TransportDown` while there is none."""
-        if self._is_closed:
+        if self._inbound.is_closed:
             raise TransportDown("the network was shut down")
         if self._daemon is None or self._daemon.is_dead():
             raise TransportDown("the network daemon is down; it is being restarted")
@@ -128,9 +173,9 @@ class Libp2pTransport:
         """Use `daemon` from now on, and serve through it all that was served before."""
         daemon.listener.unlink(missing_ok=True)
         self._listener = await asyncio.get_running_loop().create_unix_server(
-            lambda: Pipe(lambda pipe: self._admit(daemon, pipe)), str(daemon.listener)
+            lambda: Pipe(lambda pipe: self._inbound.accept(daemon, pipe)), str(daemon.listener)
         )
-        for protocol in self._handlers:
+        for protocol in self._inbound.handlers:
             await self._register(daemon, protocol)
         self._daemon = daemon
 
@@ -159,59 +204,37 @@ class Libp2pTransport:
 
     async def _register(self, daemon: Daemon, protocol: str) -> None:
         try:
-            await handle_streams(daemon.control, daemon.listener, protocol)
-        except (OSError, EOFError, P2PDaemonError) as error:
+            async with asyncio.timeout(CONTROL_SECONDS):
+                await handle_streams(daemon.control, daemon.listener, protocol)
+        except (OSError, EOFError, P2PDaemonError, TimeoutError) as error:
             raise TransportDown(f"the network daemon cannot serve {protocol}") from error
 
-    def _admit(self, daemon: Daemon, pipe: Pipe) -> None:
-        if len(self._serving) >= limits.STREAMS_IN_MAX or self._is_closed:
-            pipe.abort()
-            return
-        task = self._tasks.create_task(self._welcome(daemon, pipe))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        task.add_done_callback(lambda done: pipe.abort() if done.cancelled() else None)
-
-    async def _welcome(self, daemon: Daemon, pipe: Pipe) -> None:
-        """Learn from p2pd who comes with which wish, and serve it."""
+    async def _drop_quietly(self, peer: PeerId) -> None:
         try:
-            async with asyncio.timeout(HEADER_SECONDS):
-                header = await receive_header(pipe)
-            peer = parse_peer_id(header.peer.to_base58())
-        except (OSError, EOFError, P2PDaemonError, DecodeError, TimeoutError, ProtocolError):
-            pipe.abort()  # gone already, or no Ed25519 identity: nobody that we could ever believe
-            return
-        handler = self._handlers.get(header.protocol)
-        if handler is None or self._inbound[peer] >= limits.STREAMS_IN_PER_PEER_MAX:
-            pipe.abort()
-            return
-        self._inbound[peer] += 1
-        try:
-            await self._serve(handler, self._stream(peer, pipe, daemon))
+            await self.drop(peer)
+        except NetworkError as error:
+            _logger.debug("cannot drop %s: %s", peer, error)
         finally:
-            self._release(peer)
+            self._leaving.discard(peer)
 
-    def _stream(self, peer: PeerId, pipe: Pipe, daemon: Daemon) -> Libp2pStream:
-        stream = Libp2pStream(peer, pipe, daemon, self._streams.discard)
+    def _stream(
+        self,
+        peer: PeerId,
+        pipe: Pipe,
+        daemon: Daemon,
+        on_silence: Callable[[], None] | None = None,
+    ) -> Libp2pStream:
+        """`on_silence` is called if the other end was gone before it said a word."""
+        heard = pipe.bytes_received
+
+        def release(stream: Libp2pStream) -> None:
+            self._streams.discard(stream)
+            if on_silence is not None and pipe.has_ended and pipe.bytes_received == heard:
+                on_silence()
+
+        stream = Libp2pStream(peer, pipe, daemon, release)
         self._streams.add(stream)
         return stream
-
-    def _release(self, peer: PeerId) -> None:
-        self._inbound[peer] -= 1
-        if not self._inbound[peer]:
-            del self._inbound[peer]
-
-    async def _serve(self, handler: StreamHandler, stream: Libp2pStream) -> None:
-        try:
-            await handler(stream)
-        except Exception:  # a task's top: one bad stream must not end the node
-            _logger.debug("a stream of %s failed", stream.peer, exc_info=True)
-            stream.abort()
-        except BaseException:
-            stream.abort()
-            raise
-        else:
-            await stream.close()
 
 
 async def _ask_daemon(

@@ -17,6 +17,7 @@ from protocols.errors import ProtocolError
 from protocols.records import CapabilityCard, IndexRecord, NodeRecord, keys_of, open_sealed
 
 _KINDS = frozenset(kind.kind for kind in (NodeRecord, CapabilityCard, IndexRecord))
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _envelope_decoder = msgspec.msgpack.Decoder(bytes)
 
 
@@ -48,11 +49,20 @@ class _Seen:
     places: frozenset[DHTID] = frozenset()
 
 
+def publisher_of(key: str) -> str | None:
+    """The one peer whose records lie under `key`, where the key names it; no index does."""
+    match key.split("/", 5):
+        case ["dslm", "1", _, "node", peer] | ["dslm", "1", _, "card", peer, _]:
+            return peer
+        case _:
+            return None
+
+
 def unwrap(stored: bytes) -> bytes | None:
     """The value inside hivemind's envelope, None if there is none."""
     try:
         return _envelope_decoder.decode(stored)
-    except msgspec.MsgspecError:
+    except _DECODE_ERRORS:
         return None
 
 
@@ -87,7 +97,7 @@ class Judge:
 def _claims_to_be_a_record(value: bytes) -> bool:
     try:
         return _peek_decoder.decode(value).kind in _KINDS
-    except msgspec.MsgspecError:
+    except _DECODE_ERRORS:
         return False
 
 

@@ -8,18 +8,27 @@ import asyncio
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import TracebackType
 
+from protocols import access, admission
 from protocols.adapters.memory.conditions import Conditions
 from protocols.adapters.memory.pipe import Pipe
 from protocols.adapters.memory.records import MemoryRecords, RecordTable, place_of
 from protocols.adapters.memory.signal import Signal
 from protocols.adapters.memory.stream import MemoryStream
 from protocols.adapters.memory.transport import MemoryTransport
-from protocols.errors import DslmError, PeerLost, PeerUnreachable, TransportDown
+from protocols.errors import (
+    DslmError,
+    NetworkError,
+    PeerLost,
+    PeerUnreachable,
+    Refused,
+    TransportDown,
+)
 from protocols.ids import PeerId
-from protocols.ports import Clock, StreamHandler
+from protocols.ports import Clock, Gate
 from protocols.signing import Identity
 
 
@@ -85,12 +94,15 @@ class MemoryNetwork:
 
     # Membership -----------------------------------------------------------------------------
 
-    def join(self, identity: Identity) -> MemoryPeer:
-        """A new peer, or a dead one started again with nothing remembered."""
+    def join(self, identity: Identity, gate: Gate | None = None) -> MemoryPeer:
+        """A new peer, or a dead one started again with nothing remembered.
+
+        `gate` is attached before the first use of the peer's transport.
+        """
         me = identity.peer_id
         if me in self._peers:
             raise ValueError(f"{me} is in the network already")
-        transport = MemoryTransport(me, self)
+        transport = MemoryTransport(me, self, gate)
         self._peers[me] = transport
         self._tables[me] = RecordTable()
         self._places[me] = place_of(me)
@@ -121,6 +133,13 @@ class MemoryNetwork:
             task.cancel()
         transport.freezer.thaw()
         self._flow_changed.fire()
+
+    def drop(self, me: PeerId, peer: PeerId) -> None:
+        """End what there is between two peers, as `me` wants it."""
+        for stream, owner in list(self._streams.items()):
+            if owner == me and stream.peer == peer:
+                stream.reset(PeerLost("the peer was dropped at this end"))
+        self._connections.pop(_pair(me, peer), None)
 
     # Faults ---------------------------------------------------------------------------------
 
@@ -187,25 +206,46 @@ class MemoryNetwork:
     ) -> MemoryStream:
         """Open a stream on a connection and start the handler at the other end."""
         target = await self._round_trip(caller, peer)
-        handler = target.handlers.get(protocol)
-        if handler is None:
+        if protocol not in target.handlers:
             raise PeerUnreachable(f"{peer} does not speak {protocol}")
         near, far = self._make_streams(caller, target)
-        task = self._group.create_task(self._handle(handler, far))
+        if protocol not in access.OPEN:
+            near.on_silence = partial(admission.forget, caller.gate, peer)
+        task = self._group.create_task(self._handle(target, protocol, far))
         target.tasks[task] = None
         task.add_done_callback(lambda done: target.tasks.pop(done, None))
         return near
 
-    async def reach(self, me: PeerId, key: str) -> list[RecordTable]:
+    async def reach(self, me: PeerId, key: str, protocol: str) -> list[RecordTable]:
         """See `protocols.adapters.memory.records.Replicas`; a table may be our own."""
-        await self._transport_of(me).freezer.wait_thawed()
+        caller = self._transport_of(me)
+        await caller.freezer.wait_thawed()
+        await caller.wait_attached()
         found = self._reachable(me, self._by_distance(key))
         others = [peer for peer in found if peer != me]
         await asyncio.sleep(2 * self.latency(me, others[-1]) if others else 0.0)
+        welcome = [me, *[peer for peer in others if await self._meet(caller, peer, protocol)]]
         self._transport_of(me)
-        return [self._tables[peer] for peer in found if peer in self._tables]
+        return [self._tables[peer] for peer in found if peer in welcome and peer in self._tables]
 
     # ----------------------------------------------------------------------------------------
+
+    async def _meet(self, caller: MemoryTransport, peer: PeerId, protocol: str) -> bool:
+        """Whether `peer` answers a record store call of ours; one that forgot us is greeted."""
+        try:
+            for _ in range(2):
+                if caller.gate is not None and not self.are_connected(caller.peer_id, peer):
+                    await self.dial(caller, peer)
+                await admission.greet(caller.gate, peer, protocol)
+                target = self._peers.get(peer)
+                if target is None:
+                    return False
+                if admission.is_admitted(target.gate, caller.peer_id, protocol):
+                    return True
+                admission.forget(caller.gate, peer)
+        except (NetworkError, Refused):
+            return False
+        return False
 
     def _reachable(self, me: PeerId, nearest: list[PeerId]) -> list[PeerId]:
         """The first few of `nearest` that `me` reaches."""
@@ -266,9 +306,11 @@ class MemoryNetwork:
             self._streams.pop(near, None)
             self._streams.pop(far, None)
 
-    async def _handle(self, handler: StreamHandler, stream: MemoryStream) -> None:
+    async def _handle(self, target: MemoryTransport, protocol: str, stream: MemoryStream) -> None:
         try:
-            await handler(stream)
+            if not admission.is_admitted(target.gate, stream.peer, protocol):
+                return
+            await target.handlers[protocol](stream)
             await stream.close()
         except DslmError:
             stream.abort()

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Protocol
 
+from protocols import access
 from protocols.ids import PeerId
 from protocols.ports import Clock, StoredValue
 
@@ -37,8 +38,11 @@ class RecordTable:
 class Replicas(Protocol):
     """The network as a record store needs it."""
 
-    async def reach(self, me: PeerId, key: str) -> list[RecordTable]:
-        """The tables of the peers nearest to `key` that answer `me`, after the time it takes."""
+    async def reach(self, me: PeerId, key: str, protocol: str) -> list[RecordTable]:
+        """The tables of the peers nearest to `key` that answer `me`, after the time it takes.
+
+        `protocol` is what the gates are asked for.
+        """
         ...
 
 
@@ -52,7 +56,7 @@ class MemoryRecords:
 
     async def put(self, key: str, subkey: str, value: bytes, expires_at: float) -> bool:
         """See `protocols.ports.RecordStore`."""
-        tables = await self._replicas.reach(self._me, key)
+        tables = await self._replicas.reach(self._me, key, access.DHT_STORE)
         stored = StoredValue(value, expires_at)
         now = self._clock.now()
         taken = [table.store(key, subkey, stored, now) for table in tables]
@@ -62,7 +66,7 @@ class MemoryRecords:
         """See `protocols.ports.RecordStore`."""
         merged: dict[str, StoredValue] = {}
         now = self._clock.now()
-        for table in await self._replicas.reach(self._me, key):
+        for table in await self._replicas.reach(self._me, key, access.DHT_FIND):
             for subkey, found in table.find(key, now).items():
                 held = merged.get(subkey)
                 if held is None or held.expires_at < found.expires_at:

@@ -38,6 +38,9 @@ class MemoryStream:
         self._incoming: Pipe
         self._on_over: Callable[[], None] = lambda: None
         self._is_over = False
+        self._is_heard = False
+        self.on_silence: Callable[[], None] = lambda: None
+        """Called when the stream turns out to be over before a byte came."""
 
     def __repr__(self) -> str:
         return f"<MemoryStream to {self._peer[-8:]}{' over' if self._is_over else ''}>"
@@ -66,7 +69,12 @@ class MemoryStream:
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """See `protocols.ports.Stream`."""
         await self._freezer.wait_thawed()
-        data = await self._incoming.pull(max_bytes)
+        try:
+            data = await self._incoming.pull(max_bytes)
+        except PeerLost:
+            self._note(heard=False)
+            raise
+        self._note(heard=bool(data))
         await self._freezer.wait_thawed()
         return data
 
@@ -99,3 +107,8 @@ class MemoryStream:
     def release(self) -> None:
         """Deliver what waits to come in, if it may."""
         self._incoming.release()
+
+    def _note(self, *, heard: bool) -> None:
+        if not heard and not self._is_heard:
+            self.on_silence()
+        self._is_heard = self._is_heard or heard

@@ -90,7 +90,18 @@ def test_an_empty_list_can_be_set(files: Path) -> None:
         ("[api\n", ["not valid TOML", "line 1"]),
         ('[api]\nlisten = "7777"', ["HOST:PORT"]),
         ('[api]\nlisten = "127.0.0.1:0"', ["HOST:PORT"]),
-        ('[api]\nlisten = "0.0.0.0:7777"', ["no password", "loopback"]),
+        ('[api]\nlisten = ":7777"', ["HOST:PORT"]),
+        ('[api]\nlisten = "::1:7777"', ["HOST:PORT", "[::1]:7777"]),
+        ('[api]\nhosts = ["http://chat.example"]', ["api.hosts", "without a port"]),
+        ('[api]\nhosts = ["chat.example:80"]', ["api.hosts", "without a port"]),
+        ('[api]\nhosts = [""]', ["api.hosts"]),
+        ('[api]\nrequire_key = "yes"', ["api.require_key", "bool"]),
+        ('[router]\nroute = "private"', ["router.route", "private"]),
+        ('[router]\ntrusted = ["12D3KooW"]', ["router.trusted", "12D3KooW", "dslm peers"]),
+        ('[network]\nrelays = ["/ip4/192.0.2.7/tcp/1"]', ["network.relays", "/p2p/PEER"]),
+        ('[network]\nrelays = ["relay"]', ["network.relays", "multiaddress"]),
+        ("[network]\nremember = 1", ["network.remember", "bool"]),
+        ('[swarm]\nname = "lab/one"', ["swarm.name", "no /"]),
         ('[node]\ndrain = "soon"', ["node.drain", "soon", "duration"]),
         ('[log]\nlevel = "loud"', ["log.level", "loud"]),
         ("[engine]\nthreads = -1", ["engine.threads", "0 or more"]),
@@ -224,6 +235,43 @@ def test_every_setting_is_explained(files: Path) -> None:
     rows = _load(files).explained
     assert len({row.key for row in rows}) == len(rows) >= 14
     assert all(row.about and row.variable.startswith("DSLM_") for row in rows)
+
+
+def test_who_may_read_prompts_and_who_relays(files: Path) -> None:
+    peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+    relay = f"/ip4/192.0.2.7/tcp/7779/p2p/{peer}"
+    config = _load(files).config
+    assert (config.router.route, config.router.trusted) == ("any", ())
+    assert config.network.remember is True
+    assert config.network.relay_service is False
+    variables = {
+        "DSLM_ROUTER_ROUTE": "trusted",
+        "DSLM_ROUTER_TRUSTED": f"{peer},{peer}",
+        "DSLM_NETWORK_RELAYS": relay,
+        "DSLM_NETWORK_RELAY_SERVICE": "true",
+        "DSLM_NETWORK_REMEMBER": "false",
+        "DSLM_API_REQUIRE_KEY": "true",
+        "DSLM_API_HOSTS": "chat.example, 192.0.2.7, ::1",
+    }
+    config = _load(files, variables=variables).config
+    assert (config.router.route, config.router.trusted) == ("trusted", (peer, peer))
+    assert (config.network.relays, config.network.relay_service) == ((relay,), True)
+    assert config.network.remember is False
+    assert config.api.require_key is True
+    assert config.api.hosts == ("chat.example", "192.0.2.7", "::1")
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("0.0.0.0:7777", "http://127.0.0.1:7777"),
+        ("[::]:7777", "http://[::1]:7777"),
+        ("192.0.2.7:80", "http://192.0.2.7:80"),
+        ("localhost:7777", "http://localhost:7777"),
+    ],
+)
+def test_the_api_can_be_called_where_it_listens(files: Path, listen: str, url: str) -> None:
+    assert _load(files, f'[api]\nlisten = "{listen}"').config.api.url == url
 
 
 def test_ipv6_loopback(files: Path) -> None:

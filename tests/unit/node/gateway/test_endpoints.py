@@ -10,11 +10,22 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Resumed
+from coordinator.answer import AnswerEvent, AnswerRequest, Resumed, Route
 from node.gateway.fake import FixedView, Speech
 from node.gateway.server import Gateway
-from node.gateway.trial import ALICE, BOB, CAROL, SPECIALIST, TRIAL_CONFIG, Trial, open_trial
+from node.gateway.trial import (
+    ALICE,
+    BOB,
+    CAROL,
+    OWNER,
+    SPECIALIST,
+    TRIAL_CONFIG,
+    Trial,
+    open_trial,
+    swarm_view,
+)
 from node.gateway.wire import encode
+from node.state import SwarmReaders
 from protocols import versions
 from protocols.errors import AddressInUse, Busy, ConfigError, DslmError, TooLong, UnknownModel
 
@@ -187,29 +198,73 @@ async def test_health_ready_version_metrics(trial: Trial, http: aiohttp.ClientSe
         assert (response.status, (await error_of(response))["code"]) == (503, "draining")
 
 
-async def test_admin_routes_give_the_views_shapes(
-    trial: Trial, http: aiohttp.ClientSession
-) -> None:
+async def test_admin_routes_give_the_views_shapes(http: aiohttp.ClientSession) -> None:
     async with http.get("/api/v1/state") as response:
         assert (await response.json())["peer"] == ALICE
     async with http.get("/api/v1/peers") as response:
         assert [peer["peer"] for peer in (await response.json())["peers"]] == [ALICE, BOB, CAROL]
     async with http.get("/api/v1/models") as response:
         assert (await response.json())["models"][1]["id"] == SPECIALIST
-    address = f"/ip4/127.0.0.1/tcp/1/p2p/{BOB}"
-    async with http.post("/api/v1/join", json={"address": address}) as response:
-        assert (await response.json())["peer"] == BOB
-    assert trial.view.joined == [address]
-    async with http.post("/api/v1/ping", json={"peer": BOB, "count": 2}) as response:
+    async with http.post("/api/v1/ping", json={"peer": BOB, "count": 2}, headers=OWNER) as response:
         assert (await response.json())["samples_ms"] == [1.0, 1.0]
-    for path, body, parameter in [
-        ("join", {}, "address"),
-        ("join", {"address": "a" * 300}, "address"),
-        ("ping", {"peer": BOB, "count": 0}, "count"),
-    ]:
-        async with http.post(f"/api/v1/{path}", json=body) as response:
-            assert response.status == 400
-            assert (await error_of(response))["param"] == parameter
+    async with http.post("/api/v1/ping", json={"peer": BOB, "count": 0}, headers=OWNER) as response:
+        assert response.status == 400
+        assert (await error_of(response))["param"] == "count"
+
+
+async def test_answers_say_who_can_read_the_prompt() -> None:
+    view = swarm_view()
+    view.swarm_readers += (SwarmReaders("lab", "private", False, "Its members."),)
+    cases = [
+        ({}, "any", "public", "anyone-who-serves"),
+        ({"X-DSLM-Route": "trusted"}, "trusted", "public", "trusted-peers"),
+        ({"X-DSLM-Route": "local"}, "local", "public", "local"),
+        ({"X-DSLM-Swarm": "lab"}, "any", "lab", "members"),
+        ({"X-DSLM-Swarm": "lab", "X-DSLM-Route": "trusted"}, "trusted", "lab", "members"),
+        ({"X-DSLM-Swarm": "lab", "X-DSLM-Route": "local"}, "local", "lab", "local"),
+    ]
+    async with (
+        open_trial(SPEECH, view) as trial,
+        aiohttp.ClientSession(base_url=trial.gateway.url) as http,
+    ):
+        for headers, *expected in cases:
+            for stream in (False, True):
+                body = CHAT | {"stream": stream}
+                async with http.post(
+                    "/v1/chat/completions", json=body, headers=headers
+                ) as response:
+                    found = [response.headers[f"x-dslm-{n}"] for n in ("route", "swarm", "readers")]
+                    assert found == expected
+                asked = trial.source.asked[-1]
+                assert [asked.route, asked.swarm] == expected[:2]
+
+
+async def test_the_configured_route_is_the_default() -> None:
+    config = replace(TRIAL_CONFIG, route=Route.LOCAL)
+    async with (
+        open_trial(SPEECH, config=config) as trial,
+        aiohttp.ClientSession(base_url=trial.gateway.url) as http,
+    ):
+        for headers, expected in [({}, Route.LOCAL), ({"X-DSLM-Route": "any"}, Route.ANY)]:
+            async with http.post("/v1/chat/completions", json=CHAT, headers=headers) as response:
+                assert response.headers["x-dslm-route"] == expected
+            assert trial.source.asked[-1].route is expected
+        async with http.get("/api/v1/readers") as response:
+            assert (await response.json())["route"] == "local"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/auto", "/v1/chat/completions"])
+async def test_a_swarm_that_the_node_is_not_in_is_refused(
+    trial: Trial, http: aiohttp.ClientSession, path: str
+) -> None:
+    method, headers = "POST" if "chat" in path else "GET", {"X-DSLM-Swarm": "lab"}
+    async with http.request(method, path, json=CHAT, headers=headers) as response:
+        assert response.status == 404
+        error = await error_of(response)
+    assert error["code"] == "swarm_not_found"
+    assert "'lab'" in str(error["message"])
+    assert "public" in str(error["message"])
+    assert trial.source.asked == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,15 @@
 
 import pytest
 
-from node.gateway.errors import BadRequest, Draining, Forbidden, SourceFailed, failure_of
+from node.gateway.errors import (
+    BadRequest,
+    Draining,
+    Forbidden,
+    InvalidKey,
+    SourceFailed,
+    UnknownSwarm,
+    failure_of,
+)
 from protocols import errors
 from protocols.errors import DslmError, Fault
 
@@ -11,7 +19,10 @@ CASES: list[tuple[DslmError, int, str, str]] = [
     (errors.Unsupported("no"), 400, "invalid_request_error", "unsupported_parameter"),
     (BadRequest("no", "stop"), 400, "invalid_request_error", "invalid_value"),
     (errors.UserError("no"), 400, "invalid_request_error", "user_error"),
+    (InvalidKey("who?"), 401, "authentication_error", "invalid_api_key"),
     (Forbidden("no"), 403, "permission_error", "forbidden"),
+    (errors.NotAdmitted("no"), 403, "permission_error", "swarm_forbidden"),
+    (UnknownSwarm("which?"), 404, "invalid_request_error", "swarm_not_found"),
     (errors.UnknownModel("x"), 404, "invalid_request_error", "model_not_found"),
     (errors.UnknownPeer("who"), 404, "invalid_request_error", "peer_not_found"),
     (errors.Busy("full", 3.2), 429, "rate_limit_error", "queue_full"),
@@ -49,6 +60,7 @@ def test_headers_say_whether_and_when_to_retry(
     del kind, code
     headers = failure_of(error).headers
     assert ("Retry-After" in headers) == (status in (429, 503))
+    assert headers.get("WWW-Authenticate", "").startswith("Bearer") == (status == 401)
     assert (headers.get("x-should-retry") == "false") == (status >= 500 and not error.retry)
 
 

@@ -48,7 +48,7 @@ def test_the_policy_names_the_inline_parts_by_their_hashes() -> None:
 
 
 def test_the_page_stands_alone_and_never_reads_text_as_markup(page: str) -> None:
-    assert len(page.splitlines()) < 400
+    assert len(page.splitlines()) < 450
     assert not re.search(r"https?://|//cdn|@import|\bsrc=|url\(", page)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", page)
     assert not re.search(r"\son\w+=|\sstyle=", page)  # inline handlers and styles: the policy's no

@@ -13,6 +13,7 @@ from node.gateway.bodies import ChatBody, CompletionBody, decode_body
 from node.gateway.errors import BadRequest, PromptTooLong, UnsupportedParameter
 from node.gateway.fake import Speech
 from node.gateway.trial import ALICE, BOB, Trial, open_trial
+from node.state import SwarmReaders
 from protocols import limits
 from protocols.messages.ask import Chat, ChatMessage, Sampling, Text
 
@@ -176,9 +177,11 @@ class Asker:
             assert response.status == 200, await response.text()
         return self.trial.source.asked[-1]
 
-    async def refused(self, path: str = "chat/completions", **body: object) -> dict[str, str]:
+    async def refused(
+        self, path: str = "chat/completions", headers: dict[str, str] | None = None, **body: object
+    ) -> dict[str, str]:
         count = len(self.trial.source.asked)
-        async with self.http.post(f"/v1/{path}", json=body) as response:
+        async with self.http.post(f"/v1/{path}", json=body, headers=headers) as response:
             assert response.status == 400
             error: dict[str, str] = (await response.json())["error"]
         assert len(self.trial.source.asked) == count
@@ -258,6 +261,9 @@ async def test_a_budget_cannot_exceed_the_nodes(asker: Asker) -> None:
         ("local", "any", Route.LOCAL),
         ("any", "local", Route.LOCAL),
         ("any", None, Route.ANY),
+        ("any", "trusted", Route.TRUSTED),
+        ("trusted", "any", Route.TRUSTED),
+        ("trusted", "local", Route.LOCAL),
     ],
 )
 async def test_the_stricter_route_counts(
@@ -270,9 +276,26 @@ async def test_the_stricter_route_counts(
 
 
 async def test_an_unknown_route_is_never_weakened(asker: Asker) -> None:
-    error = await asker.refused(model="auto", messages=[USER], dslm={"route": "trusted"})
-    assert error["param"] == "dslm.route"
-    assert "any, local" in error["message"]
+    for name in ("private", "", "LOCAL"):
+        error = await asker.refused(model="auto", messages=[USER], dslm={"route": name})
+        assert error["param"] == "dslm.route"
+        assert "local, trusted, any" in error["message"]
+        error = await asker.refused(headers={"X-DSLM-Route": name}, model="auto", messages=[USER])
+        assert error["param"] == "X-DSLM-Route"
+
+
+async def test_the_current_swarm_is_asked_unless_another_is_named(asker: Asker) -> None:
+    asker.trial.view.swarm_readers += (SwarmReaders("lab", "private", False, "Its members."),)
+    assert (await asker.asked(model="auto", messages=[USER])).swarm == "public"
+    header = {"X-DSLM-Swarm": "lab"}
+    assert (await asker.asked(headers=header, model="auto", messages=[USER])).swarm == "lab"
+    own = {"swarm": "lab"}
+    assert (await asker.asked(model="auto", messages=[USER], dslm=own)).swarm == "lab"
+    asked = await asker.asked(headers=header, model="auto", messages=[USER], dslm=own)
+    assert asked.swarm == "lab"
+    own = {"swarm": "public"}
+    error = await asker.refused(headers=header, model="auto", messages=[USER], dslm=own)
+    assert error["param"] == "dslm.swarm"
 
 
 async def test_a_node_can_be_named(asker: Asker) -> None:

@@ -16,6 +16,7 @@ from protocols.adapters.virtual import LoopClock, run_virtual
 from protocols.channel import Channel
 from protocols.codec import encode
 from protocols.errors import Busy, DslmError, PeerLost, ProtocolError, Refused, TooLong, Unsupported
+from protocols.ids import PeerId
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -47,10 +48,14 @@ class Script:
     error: DslmError | None = None
     hangs: bool = False
     asked: list[Ask] = field(default_factory=list)
+    askers: list[PeerId | None] = field(default_factory=list)
     closed: int = 0
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
+    async def answer(
+        self, ask: Ask, peer: PeerId | None = None
+    ) -> AsyncGenerator[ServerMessage, None]:
         self.asked.append(ask)
+        self.askers.append(peer)
         try:
             for message in self.messages:
                 await asyncio.sleep(1)
@@ -89,6 +94,8 @@ def test_the_messages_arrive_as_they_were_said() -> None:
     async def story(client: MemoryPeer, server: MemoryPeer, _: MemoryNetwork) -> None:
         async with aclosing(remote(client, server).answer(ASK)) as messages:
             assert tuple([one async for one in messages]) == ONE
+
+        assert script.askers == [client.peer_id]
 
     play(script, story)
     assert script.asked == [ASK]

@@ -1,0 +1,97 @@
+"""Does a lookup find what honest peers published while Sybils lie around its key?
+
+Method: 100 peers in one process and in virtual time, each the real record store (guard, hivemind's
+`DHTNode`, table); only the wire between them is made up (5 to 40 ms each way). 20 % and 33 % of
+them are Sybils whose Ed25519 identities were ground to lie nearest to one key, spread over all of
+its places; they are in all routing tables, one of each newcomer's three bootstrap peers is theirs,
+they take records and drop them, name only each other, and besides are silent, forge, replay or
+stall. Honest peers publish under the key twice; then others look it up. A lookup succeeds when it
+returns all that was published there. The baseline is hivemind's own way with the same guard: one
+place, the five nearest peers keep a record; so is the swarm without Sybils, for cost.
+
+Run: `.venv/bin/python benchmarks/sybils.py [--quick] [--seeds 50]`; an hour on one core.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hivemind.utils.logging import use_hivemind_log_handler
+
+from report import Row, print_report
+from tests.simulation.sybil_trial import Setting, Tally, run_trial
+from tests.simulation.sybils import BEHAVIOURS, SILENT
+
+TARGETS = {0.2: 0.99, 0.33: 0.95}
+"""Share of Sybils, and of lookups that have to succeed."""
+PLAIN_SEEDS = 5
+
+
+def measure(setting: Setting, seeds: int) -> dict[str, Tally]:
+    """All behaviours in the worlds of so many seeds, by the behaviour's name."""
+    behaviours = BEHAVIOURS if setting.sybils else (SILENT,)
+    total = {behaviour.name: Tally() for behaviour in behaviours}
+    for seed in range(seeds):
+        for name, tally in run_trial(seed, setting, behaviours).items():
+            total[name].add(tally)
+        print(f"  seed {seed} of {setting}", file=sys.stderr, flush=True)
+    return total
+
+
+def rows_of(setting: Setting, seeds: int) -> Iterator[Row]:
+    """What came of one setting."""
+    way = "plain" if setting.is_plain else "dslm"
+    at_least = None if setting.is_plain else TARGETS.get(setting.share)
+    for name, tally in measure(setting, seeds).items():
+        attack = f"{setting.share:.0%} {name}" if setting.sybils else "no Sybils"
+        title = f"{way}, {setting.peers} peers, {attack}, {setting.target}"
+        success = tally.succeeded / tally.lookups
+        target = None if at_least is None else f">= {at_least:.2f}"
+        met = None if at_least is None else success >= at_least
+        yield Row(f"{title}: lookups that succeed", success, "", target=target, met=met)
+        met = None if setting.is_plain else not tally.forged
+        yield Row(f"{title}: forged records believed", tally.forged, "", target="0", met=met)
+        yield Row(f"{title}: messages a get", _mean(tally.get_calls), "")
+        yield Row(f"{title}: messages a first put", _mean(tally.put_calls), "")
+        yield Row(f"{title}: messages a renewal", _mean(tally.renewal_calls), "")
+        yield Row(f"{title}: mean time of a get", _mean(tally.get_seconds), "s")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.mean(values)
+
+
+def settings(is_quick: bool) -> Iterator[tuple[Setting, bool]]:
+    """What is measured, and whether it is a baseline."""
+    peers = 40 if is_quick else 100
+    for target in ("index", "card"):
+        for share in TARGETS:
+            yield Setting(peers, share, target, publishers=3, readers=8), False
+            yield Setting(peers, share, target, publishers=3, readers=8, is_plain=True), True
+    for peers in (10, 20, 67):
+        for target in ("index", "card"):
+            for is_plain in (False, True):
+                calm = Setting(peers, 0.0, target, 3, 8, is_plain=is_plain, lying_bootstraps=0)
+                yield calm, True
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="40 peers, 2 seeds")
+    parser.add_argument("--seeds", type=int, default=50)
+    arguments = parser.parse_args()
+    use_hivemind_log_handler("nowhere")
+    seeds = 2 if arguments.quick else arguments.seeds
+    rows: list[Row] = []
+    for setting, is_baseline in settings(arguments.quick):
+        rows += rows_of(setting, min(seeds, PLAIN_SEEDS) if is_baseline else seeds)
+    return print_report("sybils", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a presence in a swarm stands on: papers, gate and a network that is up.
+
+Knows the adapters of the ports and in which order they begin; must not know what is served.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+from coordinator.ports import Encoder
+from coordinator.standing import Standing
+from node.config import NodeConfig
+from node.services.ask import AskService
+from node.swarms.folder import SwarmFolder
+from node.swarms.gossip import Gossip
+from node.swarms.papers import Papers
+from node.swarms.renewal import Renewer
+from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
+from protocols.gate import GateEvents, SwarmGate
+from protocols.gating.policies import Policy, PrivatePolicy, PublicPolicy
+from protocols.ids import PeerId
+from protocols.membership.proof import make_proof
+from protocols.ports import Clock
+from protocols.records import CapabilityCard
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all presences of a node stand on. `cards` are without a swarm and a peer."""
+
+    config: NodeConfig
+    clock: Clock
+    rng: Random
+    encoder: Encoder | None
+    service: AskService
+    cards: Sequence[CapabilityCard]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A swarm to take part in, where to listen for it, and whom to try first."""
+
+    folder: SwarmFolder
+    listen: tuple[str, ...]
+    bootstrap: tuple[str, ...] = ()
+
+
+class Ears:
+    """What the gate hears, passed on once there is somebody to listen. `standing` is what a public
+    swarm's newcomers have earned here."""
+
+    def __init__(self) -> None:
+        self.gossip: Gossip | None = None
+        self.renewer: Renewer | None = None
+        self.standing = Standing()
+
+    def on_hello(self, peer: PeerId, epoch: int) -> None:
+        """See `GateEvents`."""
+        if self.gossip is not None:
+            self.gossip.heard(peer, epoch)
+
+    def on_rejected(self, _: PeerId) -> None:
+        """See `GateEvents`."""
+        if self.renewer is not None:
+            self.renewer.renew_soon()
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What one presence stands on."""
+
+    place: Place
+    papers: Papers
+    gate: SwarmGate
+    network: Libp2pNetwork
+    ears: Ears
+    tasks: asyncio.TaskGroup
+
+
+@asynccontextmanager
+async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
+    """The ground of one presence: a network that is up, behind the swarm's gate."""
+    papers, ears = Papers(place.folder, ground.clock), Ears()
+    policy = await _policy(papers, ears.standing)
+    gate = SwarmGate(policy, ground.clock, GateEvents(ears.on_hello, ears.on_rejected))
+    network = Libp2pNetwork(_network_config(ground.config, place), ground.clock, gate)
+    async with network, asyncio.TaskGroup() as tasks:
+        for address, reason in network.bootstrap_report.unreachable.items():
+            _log.warning("cannot reach %s (%s); trying again in the background", address, reason)
+        yield Footing(place, papers, gate, network, ears, tasks)
+
+
+async def _policy(papers: Papers, standing: Standing) -> Policy:
+    charter = papers.folder.charter
+    if charter.is_private:
+        return PrivatePolicy(papers.me, papers.book, papers.credential)
+    proof = await asyncio.to_thread(make_proof, charter.swarm, papers.me)
+    return PublicPolicy(papers.me, papers.book, proof, standing.allowance_of)
+
+
+def _network_config(config: NodeConfig, place: Place) -> Libp2pConfig:
+    return Libp2pConfig(
+        place.folder.identity,
+        place.listen,
+        config.paths.runtime,
+        place.bootstrap,
+        relays=config.network.relays,
+        relay_service=config.network.relay_service,
+    )

@@ -1,0 +1,106 @@
+"""The turnstile: how many streams, requests and bytes of each peer come in, and of all together.
+
+Knows the gate, allowances and meters; must not know how anything travels. It decides at once and
+without a look at what is sent, so that saying no costs next to nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from protocols import admission, limits
+from protocols.errors import Busy, NotAdmitted
+from protocols.ids import PeerId
+from protocols.metering import Meter, Rate
+from protocols.ports import Allowance, Clock, Gate
+
+_OPENINGS = Rate(limits.STREAM_OPENINGS_PER_SECOND, limits.STREAM_OPENINGS_BURST)
+_REQUESTS = Rate(limits.DHT_REQUESTS_PER_SECOND, limits.DHT_REQUESTS_BURST)
+_BYTES = Rate(limits.STREAM_BYTES_PER_SECOND, limits.STREAM_BYTES_BURST)
+_REFUSALS = Rate(limits.REFUSALS_PER_SECOND, limits.REFUSALS_BURST)
+_UNLIMITED = Rate(1e12, 1e12)
+
+
+class Turnstile:
+    """Counts for one swarm; both the streams and the record store pass it."""
+
+    def __init__(self, clock: Clock, gate: Gate | None = None) -> None:
+        self.gate = gate
+        self._clock = clock
+        self._open: Counter[PeerId] = Counter()
+        self._seated = 0
+        self._running = 0
+        self._openings = Meter(_OPENINGS)
+        self._requests = Meter(_REQUESTS)
+        self._bytes = Meter(
+            Rate(
+                limits.STREAM_BYTES_TOTAL_FACTOR * _BYTES.per_second,
+                limits.STREAM_BYTES_TOTAL_FACTOR * _BYTES.burst,
+            )
+        )
+        self._refusals = Meter(_UNLIMITED)
+        self.on_flood: Callable[[PeerId], None] = lambda _: None
+        """Called when a peer goes on and on although it was refused."""
+
+    def __repr__(self) -> str:
+        return f"<Turnstile {self._seated} streams, {self._running} requests>"
+
+    def enter_stream(self, peer: PeerId, protocol: str) -> bool:
+        """Whether `peer` may have one more stream, of `protocol`; if so, `leave_stream` later."""
+        if not admission.is_admitted(self.gate, peer, protocol):
+            self._refuse(peer)
+            return False
+        allowance = admission.allowance_of(self.gate, peer)
+        if not self._has_seat(peer, allowance) or not self._openings.take(
+            peer, _rate(allowance), self._clock.monotonic()
+        ):
+            self._refuse(peer)
+            return False
+        self._open[peer] += 1
+        self._seated += 1
+        return True
+
+    def leave_stream(self, peer: PeerId) -> None:
+        """A stream that had entered is over."""
+        self._seated -= 1
+        self._open[peer] -= 1
+        if not self._open[peer]:
+            del self._open[peer]
+
+    def enter_request(self, peer: PeerId, protocol: str) -> None:
+        """Let in one request to the record store; `leave_request` later.
+
+        `NotAdmitted` and `Busy` say why not.
+        """
+        if not admission.is_admitted(self.gate, peer, protocol):
+            self._refuse(peer)
+            raise NotAdmitted("say hello first")
+        rate = _rate(admission.allowance_of(self.gate, peer))
+        if not self._requests.take(peer, rate, self._clock.monotonic()):
+            self._refuse(peer)
+            raise Busy("too many requests")
+        if self._running >= limits.DHT_REQUESTS_MAX:
+            raise Busy("too many requests at once")
+        self._running += 1
+
+    def leave_request(self) -> None:
+        """A request that had entered was answered."""
+        self._running -= 1
+
+    def count_bytes(self, peer: PeerId, amount: int) -> bool:
+        """Count bytes that `peer` has sent; whether it stays within its share."""
+        return self._bytes.count(peer, _BYTES, self._clock.monotonic(), amount)
+
+    def _has_seat(self, peer: PeerId, allowance: Allowance) -> bool:
+        """A part of all seats is kept for peers that have none, whatever the others do."""
+        mine = self._open.get(peer, 0)
+        if mine >= allowance.streams or self._seated >= limits.STREAMS_IN_MAX:
+            return False
+        return not mine or self._seated < limits.STREAMS_IN_MAX - limits.STREAMS_IN_RESERVED
+
+    def _refuse(self, peer: PeerId) -> None:
+        if not self._refusals.take(peer, _REFUSALS, self._clock.monotonic()):
+            self.on_flood(peer)
+
+
+def _rate(allowance: Allowance) -> Rate:
+    return Rate(allowance.requests_per_second, float(allowance.burst))
