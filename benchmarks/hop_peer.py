@@ -102,7 +102,12 @@ async def main(folder: Path) -> None:
     plain = await loop.create_server(AsyncioEcho, "127.0.0.1", 0)
     blocking = listen_blocking()
     serve_blocking(blocking)
-    config = Libp2pConfig(Identity.generate(), ("/ip4/127.0.0.1/tcp/0",), folder)
+    config = Libp2pConfig(
+        Identity.generate(),
+        ("/ip4/127.0.0.1/tcp/0",),
+        folder,
+        message_bytes_max=4 << 20,  # for the unary calls that we compare with
+    )
     async with Libp2pNetwork(config, SystemClock()) as network:
         daemon = network.transport.daemon()
         await network.transport.serve(FRAMES, echo_frames)

@@ -28,6 +28,9 @@ from protocols.records import (
 PEERS_MAX = 4_096
 RECORDS_PER_PEER_MAX = 4 * limits.SPECIALISTS_MAX
 """A node record, a card and an index entry for each specialist, and some domains."""
+BYTES_PER_PEER_MAX = 1024 * 1024
+BYTES_MAX = 64 * 1024 * 1024
+"""Sealed records, of one peer and of all; what is made of them takes about as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,14 @@ class _Held:
 class _Known:
     """All that one peer says of itself, by store key."""
 
+    distance: bytes
+    """The greatest goes first when there are too many."""
     held: dict[str, _Held] = field(default_factory=dict)
+    bytes: int = 0
 
 
 class Directory:
-    """Records of one swarm. When there are too many peers, which ones stay depends on `me` alone.
+    """Records of one swarm. When they are too many, whose stay depends on `me` alone.
 
     That choice (by a hash of `me` and the peer) is another for every directory and not known to
     strangers before they meet it, so a flood of invented peers cannot push chosen peers out of
@@ -81,6 +87,7 @@ class Directory:
         self._verifier = verifier or Verifier()
         self._peers_max = peers_max
         self._peers: dict[PeerId, _Known] = {}
+        self._bytes = 0
         self._refused = 0
 
     def __repr__(self) -> str:
@@ -109,15 +116,17 @@ class Directory:
         gone = []
         for peer, known in list(self._peers.items()):
             for key in [key for key, held in known.held.items() if held.forget_after <= now]:
-                del known.held[key]
+                self._count(known, -len(known.held.pop(key).data))
             if not known.held:
-                del self._peers[peer]
+                self.forget(peer)
                 gone.append(peer)
         return tuple(gone)
 
     def forget(self, peer: PeerId) -> None:
         """Drop everything that `peer` says of itself."""
-        self._peers.pop(peer, None)
+        known = self._peers.pop(peer, None)
+        if known is not None:
+            self._count(known, -known.bytes)
 
     def nodes(self, now: float) -> tuple[NodeRecord, ...]:
         """All living node records, by peer id."""
@@ -179,22 +188,33 @@ class Directory:
 
     def _hold(self, record: Record, data: bytes, key: str, now: float) -> None:
         peer = PeerId(record.peer)
-        known = self._peers.get(peer)
-        if known is None:
-            known = self._peers[peer] = _Known()
-            self._shrink()
+        known = self._peers.get(peer) or _Known(self._distance(peer))
         held = known.held.get(key)
         if held is None and len(known.held) >= RECORDS_PER_PEER_MAX:
             raise RecordError("a peer publishes more records than a peer may")
         # An older record of this key was made before now, so it is dead by this moment at latest.
         forget_after = now + limits.RECORD_LIFETIME_SECONDS_MAX + limits.CLOCK_SKEW_SECONDS_MAX
         offered = _Held(data, record, max(forget_after, held.forget_after if held else 0.0))
-        if held is None or offered.rank() >= held.rank():
-            known.held[key] = offered
+        if held is not None and offered.rank() < held.rank():
+            return
+        growth = len(data) - (len(held.data) if held else 0)
+        if known.bytes + growth > BYTES_PER_PEER_MAX:
+            raise RecordError("a peer publishes more bytes than a peer may")
+        self._peers[peer] = known
+        known.held[key] = offered
+        self._count(known, growth)
+        self._shrink()
+
+    def _count(self, known: _Known, growth: int) -> None:
+        known.bytes += growth
+        self._bytes += growth
 
     def _shrink(self) -> None:
-        if len(self._peers) > self._peers_max:
-            del self._peers[max((p for p in self._peers if p != self.me), key=self._distance)]
+        while len(self._peers) > self._peers_max or self._bytes > BYTES_MAX:
+            others = [peer for peer in self._peers if peer != self.me]
+            if not others:
+                return
+            self.forget(max(others, key=lambda peer: self._peers[peer].distance))
 
     def _distance(self, peer: PeerId) -> bytes:
         return hashlib.sha256(f"{self.me}/{peer}".encode()).digest()

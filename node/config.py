@@ -79,6 +79,9 @@ class SwarmConfig:
     """Which peers belong together."""
 
     name: str = setting("public", "open swarm to be in while the node belongs to no other")
+    newcomers: Literal["limited", "welcome"] = setting(
+        "limited", "strangers in public swarms get little until they have earned more, or all"
+    )
 
 
 @dataclass(frozen=True, slots=True)

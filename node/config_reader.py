@@ -146,7 +146,7 @@ def _from_file(file: Path) -> dict[str, _Given]:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep brackets
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
@@ -215,7 +215,7 @@ def _build(given: Mapping[str, _Given], paths: Paths) -> NodeConfig:
         models=_models(given.get(_MODELS)),
     )
     if config.node.data:
-        data = Path(config.node.data).expanduser().absolute()
+        data = _expanded(config.node.data).absolute()
         config = replace(config, paths=replace(paths, data=data))
     return config
 
@@ -286,14 +286,23 @@ def _model(table: object, given: _Given) -> ModelConfig:
 def _rooted(path: str, folder: Path | None) -> str:
     """Paths that start with a dot are relative to the file that names them, or to here."""
     if path.startswith((".", "~")):
-        return str(((folder or Path.cwd()) / Path(path).expanduser()).resolve())
+        return str(((folder or Path.cwd()) / _expanded(path)).resolve())
     return path
+
+
+def _expanded(path: str) -> Path:
+    if "\0" in path:
+        raise ConfigError(f"{path!r} is no path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path!r} is no path: {error}") from error
 
 
 def _lines(path: str, where: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{where}: cannot read the examples in {path}: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 

@@ -5,7 +5,7 @@ Knows the adapters of the ports and in which order they begin; must not know wha
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -18,12 +18,13 @@ from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip
 from node.swarms.papers import Papers
 from node.swarms.renewal import Renewer
+from protocols import allowances
 from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
 from protocols.gate import GateEvents, SwarmGate
 from protocols.gating.policies import Policy, PrivatePolicy, PublicPolicy
 from protocols.ids import PeerId
 from protocols.membership.proof import make_proof
-from protocols.ports import Clock
+from protocols.ports import Allowance, Clock
 from protocols.records import CapabilityCard
 
 _log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Footing:
 async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
     """The ground of one presence: a network that is up, behind the swarm's gate."""
     papers, ears = Papers(place.folder, ground.clock), Ears()
-    policy = await _policy(papers, ears.standing)
+    policy = await _policy(papers, _earned(ground.config, ears.standing))
     gate = SwarmGate(policy, ground.clock, GateEvents(ears.on_hello, ears.on_rejected))
     network = Libp2pNetwork(_network_config(ground.config, place), ground.clock, gate)
     async with network, asyncio.TaskGroup() as tasks:
@@ -95,12 +96,19 @@ async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
         yield Footing(place, papers, gate, network, ears, tasks)
 
 
-async def _policy(papers: Papers, standing: Standing) -> Policy:
+def _earned(config: NodeConfig, standing: Standing) -> Callable[[PeerId], Allowance]:
+    """What strangers get."""
+    if config.swarm.newcomers == "welcome":
+        return lambda _: allowances.MEMBER
+    return standing.allowance_of
+
+
+async def _policy(papers: Papers, earned: Callable[[PeerId], Allowance]) -> Policy:
     charter = papers.folder.charter
     if charter.is_private:
         return PrivatePolicy(papers.me, papers.book, papers.credential)
     proof = await asyncio.to_thread(make_proof, charter.swarm, papers.me)
-    return PublicPolicy(papers.me, papers.book, proof, standing.allowance_of)
+    return PublicPolicy(papers.me, papers.book, proof, earned)
 
 
 def _network_config(config: NodeConfig, place: Place) -> Libp2pConfig:

@@ -98,7 +98,7 @@ async def _steps(
         yield Check("dial", ok=False, detail=str(error), fix=_DIAL_FIX)
         return
     yield peer
-    yield Check("dial", ok=True, detail=f"reached {peer} at {address}")
+    yield Check("dial", ok=True, detail=f"reached {peer} at {address.partition('/p2p/')[0]}")
     try:
         if charter.is_private and invite is not None:
             yield Check("membership", ok=True, detail=await entrance.enrol(peer, invite))
@@ -119,7 +119,9 @@ async def _steps(
     if all(check.ok for check in checks):
         peers = await entrance.discover()
         yield check_reached(await entrance.reach_back(), charter)
-        yield Check("discover", ok=True, detail=f"{peers} peers known")
+        yield Check(
+            "discover", ok=True, detail="1 other known" if peers == 1 else f"{peers} others known"
+        )
 
 
 _DIAL_FIX = (
@@ -181,8 +183,9 @@ def check_reached(reached: Reached, charter: Charter) -> Check:
         detail = "no peer could be asked to dial back yet; it is tried again in the background"
         return Check("reachability", ok=True, detail=detail)
     if reached.addresses:
-        where = ", ".join(reached.addresses)
-        return Check("reachability", ok=True, detail=f"{reached.asked} peers dialled back: {where}")
+        where = ", ".join(one.partition("/p2p/")[0] for one in reached.addresses)
+        count = "1 peer" if reached.asked == 1 else f"{reached.asked} peers"
+        return Check("reachability", ok=True, detail=f"{count} dialled back to {where}")
     reasons = f" ({'; '.join(reached.reasons[:2])})" if reached.reasons else ""
     return Check(
         "reachability",

@@ -34,14 +34,14 @@ from node.swarms.reachability import Reachability
 from node.swarms.remembered import PeerMemory
 from node.swarms.renewal import Holder, Renewer, RenewerParts
 from protocols import limits, versions
-from protocols.errors import PeerUnreachable
+from protocols.errors import DslmError, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import Revocations
 from protocols.membership.invite import Invite
 from protocols.sealing import open_envelope
 
-REMEMBER_SECONDS = 20.0
+REMEMBER_SECONDS_FIRST, REMEMBER_SECONDS_MAX = 2.0, 20.0
 RETURN_SECONDS_FIRST, RETURN_SECONDS_MAX = 1.0, 60.0
 _log = logging.getLogger(__name__)
 
@@ -161,8 +161,6 @@ class Presence:
                 book.offer_revocations(data)
             else:
                 book.offer_delegation(data, now)
-        for peer in book.revocations.peers:
-            self.memory.forget(PeerId(peer))
         await self.gossip.settle()
 
     # The entrance ---------------------------------------------------------------------------
@@ -242,15 +240,27 @@ class Presence:
 
     async def _remember(self) -> None:
         """Keep the addresses of those who are there, and who has been how good to us."""
+        pause = REMEMBER_SECONDS_FIRST
         while True:
-            await asyncio.sleep(REMEMBER_SECONDS * self._ground.rng.uniform(0.5, 1.0))
+            await asyncio.sleep(pause * self._ground.rng.uniform(0.5, 1.0))
+            pause = min(2 * pause, REMEMBER_SECONDS_MAX)
             now = self._ground.clock.now()
             for peer in self.others():
                 self._footing.ears.standing.met(peer, now)
                 node = self.directory.node(peer, now)
                 if node is not None:
                     self.memory.note(peer, node.addresses)
-            self.memory.save()
+            try:
+                self.memory.save()
+            except (DslmError, OSError) as error:  # a full disk, say: try again later
+                _log.warning("peers cannot be remembered: %s", error)
+
+    def _keep_revocations(self, data: bytes) -> None:
+        """Save a new list, and forget what those on it said."""
+        self.folder.save_revocations(data)
+        for peer in map(PeerId, self.papers.book.revocations.peers):
+            self.directory.forget(peer)
+            self.memory.forget(peer)
 
     def _credit(self, completed: Completed) -> None:
         now = self._ground.clock.now()
@@ -319,7 +329,7 @@ class Presence:
                 self.gate,
                 ground.clock,
                 ground.rng,
-                GossipPapers(self.folder.save_delegations, self.folder.save_revocations),
+                GossipPapers(self.folder.save_delegations, self._keep_revocations),
             )
         )
 

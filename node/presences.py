@@ -151,16 +151,20 @@ class Presences:
             place = self._place(folder)
         else:
             folder, place = None, self._open_place(charter.name)
-        is_joined = False
+        is_over = False
         try:
             await self._leave_open()
             presence = await self._begin(place)
             async for step in join(presence, invite.addresses, invite, now):
-                is_joined = isinstance(step, JoinReport) and step.joined
+                if isinstance(step, JoinReport):
+                    if not step.joined:
+                        await self._undo(charter.name, folder, was_open=was_open)
+                    is_over = True
                 yield step
         finally:
-            if not is_joined:
-                await self._undo(charter.name, folder, was_open=was_open)
+            if not is_over:  # whoever asked for it went away, say; its end must not stop this
+                undoing = self._undo(charter.name, folder, was_open=was_open)
+                await asyncio.shield(self._tasks.create_task(undoing))
 
     async def _undo(self, name: str, folder: SwarmFolder | None, *, was_open: bool) -> None:
         if name in self._runs:

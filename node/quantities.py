@@ -3,10 +3,12 @@
 Knows units only; must not know which setting a value belongs to.
 """
 
+import math
 import re
 
 from protocols.errors import ConfigError
 
+_MOST = 2**63
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -28,7 +30,10 @@ def parse_duration(value: object) -> float:
     number, unit = _split(value, "a duration like 30s, 5m or 1.5h")
     if unit not in _SECONDS:
         raise ConfigError(f"{value!r} is no duration: use ms, s, m, h or d, as in 5m")
-    return number * _SECONDS[unit]
+    seconds = number * _SECONDS[unit]
+    if not math.isfinite(seconds):
+        raise ConfigError(f"{str(value)[:40]!r} is no duration: it is too long")
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -36,7 +41,10 @@ def parse_size(value: object) -> int:
     number, unit = _split(value, "a size like 500MB or 2GiB")
     if unit.lower() not in _BYTES:
         raise ConfigError(f"{value!r} is no size: use kB, MB, GB or KiB, MiB, GiB, as in 2GiB")
-    return int(number * _BYTES[unit.lower()])
+    size = number * _BYTES[unit.lower()]
+    if not math.isfinite(size):
+        raise ConfigError(f"{str(value)[:40]!r} is no size: it is too large")
+    return int(size)
 
 
 def format_size(size: float) -> str:
@@ -63,7 +71,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _split(value: object, wanted: str) -> tuple[float, str]:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MOST:
         return float(value), ""
     match = _NUMBER_AND_UNIT.fullmatch(value) if isinstance(value, str) else None
     if match is None:

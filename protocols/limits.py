@@ -50,6 +50,8 @@ STREAMS_IN_RESERVED = 100
 """Of all streams, those kept for peers that have none open yet."""
 STREAMS_UNKNOWN_MAX = 256
 """Inbound streams of which we do not know yet whose they are."""
+ROUTING_STREAMS_MAX = 128
+"""Inbound streams on which daemons ask who is where."""
 STREAM_OPENINGS_PER_SECOND = 200.0
 STREAM_OPENINGS_BURST = 400.0
 """New streams of all peers together; for one peer its allowance counts."""

@@ -60,10 +60,11 @@ class TokenBucket:
 class Meter:
     """A bucket for each peer within one for all.
 
-    Peers that used up their own share leave `RESERVED_SHARE` of the total to the others, so a few
-    greedy ones do not lock out the rest. The peers remembered are at most `peers_max`; the one
-    longest idle is forgotten first, which gives nothing away as long as `peers_max` is more than
-    the total lets through while one bucket leaks out.
+    Peers that used up their own share leave `RESERVED_SHARE` of the total to the others, and what
+    the total refuses counts against a peer's own share all the same; so a few greedy ones do not
+    lock out the rest. The peers remembered are at most `peers_max`; the one longest idle is
+    forgotten first, which gives nothing away as long as `peers_max` is more than the total lets
+    through while one bucket leaks out.
     """
 
     def __init__(self, total: Rate, peers_max: int = 4_096) -> None:
@@ -81,27 +82,32 @@ class Meter:
     def take(self, peer: PeerId, rate: Rate, now: float, amount: float = 1.0) -> bool:
         """Take `amount` for `peer`, which may have `rate`; whether both allowed it."""
         bucket = self._peers.get(peer) or TokenBucket(now)
-        if amount > self._room(bucket, rate, now):
+        taken = bucket.taken(rate, now)
+        if amount > rate.burst - taken:
             return False
+        is_allowed = amount <= self._total_room(taken, rate, now)
         self._add(peer, bucket, amount)
-        return True
+        if is_allowed:
+            self._total.add(amount)
+        return is_allowed
 
     def count(self, peer: PeerId, rate: Rate, now: float, amount: float) -> bool:
         """Count what `peer` has had already; whether that was within its share and the total."""
         bucket = self._peers.get(peer) or TokenBucket(now)
-        is_allowed = amount <= self._room(bucket, rate, now)
+        taken = bucket.taken(rate, now)
+        is_allowed = amount <= min(rate.burst - taken, self._total_room(taken, rate, now))
         self._add(peer, bucket, amount)
+        self._total.add(amount)
         return is_allowed
 
-    def _room(self, bucket: TokenBucket, rate: Rate, now: float) -> float:
-        taken = bucket.taken(rate, now)
+    def _total_room(self, taken: float, rate: Rate, now: float) -> float:
+        """What one who has `taken` so much of its own share may still take of the total."""
         drained = min(1.0, taken / rate.burst) if rate.burst else 1.0
         reserved = RESERVED_SHARE * self._total_rate.burst * drained
-        return min(rate.burst - taken, self._total.room(self._total_rate, now) - reserved)
+        return self._total.room(self._total_rate, now) - reserved
 
     def _add(self, peer: PeerId, bucket: TokenBucket, amount: float) -> None:
         bucket.add(amount)
-        self._total.add(amount)
         self._peers[peer] = bucket
         self._peers.move_to_end(peer)
         if len(self._peers) > self._peers_max:

@@ -15,7 +15,9 @@ from node.cli import (
     config,
     doctor,
     down,
+    invite,
     join,
+    key,
     logs,
     ls,
     peers,
@@ -25,6 +27,7 @@ from node.cli import (
     run,
     serve,
     status,
+    swarm,
     up,
     version,
 )
@@ -33,7 +36,7 @@ from node.cli.output import tell
 from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
-    *(up, down, status, join, chat, run, ls, ps, peers, ping),
+    *(up, down, status, join, invite, chat, run, ls, ps, peers, ping),
     *(pull, serve, logs, doctor, version),
 )
 
@@ -51,7 +54,8 @@ def make_app() -> typer.Typer:
     for module in _VERBS:
         name = module.__name__.rpartition(".")[2]
         app.command(name, epilog=module.EPILOG)(getattr(module, name))
-    app.add_typer(config.app, name="config")
+    for group in (swarm, key, config):
+        app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     return app
 
 

@@ -15,12 +15,15 @@ from node.cli.answering import (
     ChatMessage,
     ChatRequest,
     OwnOptions,
-    RouteName,
+    RouteFlag,
     ask_streaming,
     closing_line,
+    own_options,
 )
 from node.cli.client import ApiError, Client
 from node.cli.output import show, show_piece, tell
+from node.cli.readers import tell_readers
+from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
 from node.state import SpecialistsState
 from protocols.errors import DslmError, NotRunning, UnknownModel
@@ -29,7 +32,8 @@ EPILOG = """\b
 Examples:
   dslm chat
   dslm chat smollm2
-  dslm chat --route local
+  dslm chat --route local     with this node's own models only
+  dslm chat --swarm lab
 
 \b
 In the chat: /help, /model ID, /system TEXT, /clear, /bye. Three double quotes begin and
@@ -54,7 +58,8 @@ class Conversation:
     system: str = ""
     turns: list[ChatMessage] = field(default_factory=list)
     is_verbose: bool = False
-    route: RouteName = "any"
+    options: OwnOptions = field(default_factory=OwnOptions)
+    swarm: str = ""
 
     def handle(self, line: str) -> bool:
         """Act on one line of input; whether to go on."""
@@ -88,7 +93,7 @@ class Conversation:
         try:
             answer = ask_streaming(
                 self.client,
-                ChatRequest(model=self.model, messages=messages, dslm=OwnOptions(self.route)),
+                ChatRequest(model=self.model, messages=messages, dslm=self.options),
                 hear,
             )
         except KeyboardInterrupt:
@@ -119,8 +124,13 @@ class Conversation:
         self.system = text
 
     def _known_models(self) -> list[str]:
-        state = self.client.get("/api/v1/models", SpecialistsState)
-        return [specialist.id for specialist in state.models]
+        return known_models(self.client, self.swarm)
+
+
+def known_models(client: Client, swarm: str) -> list[str]:
+    """The ids of the specialists in `swarm` (empty: the current one)."""
+    state = client.get(in_swarm("/api/v1/models", swarm), SpecialistsState)
+    return [specialist.id for specialist in state.models]
 
 
 @verb
@@ -128,17 +138,22 @@ def chat(
     invocation: Invocation,
     model: Annotated[str, typer.Argument(help="A specialist's id, or auto.")] = "auto",
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
-    route: Annotated[
-        RouteName, typer.Option(help="Who may read the prompts; local: this node's models only.")
-    ] = "any",
+    route: RouteFlag = None,
+    swarm: SwarmFlag = "",
 ) -> None:
-    """Talk with the swarm, line by line."""
+    """Talk with the swarm, line by line. Says first who can read what you write."""
     client = invocation.client()
-    known = [specialist.id for specialist in client.get("/api/v1/models", SpecialistsState).models]
+    known = known_models(client, swarm)
     if model not in ("auto", *known):
         raise UnknownModel(model, tuple(difflib.get_close_matches(model, known, 3, 0.4)))
+    tell_readers(client, route, swarm)
     conversation = Conversation(
-        client, model, system, is_verbose=invocation.verbose > 0, route=route
+        client,
+        model,
+        system,
+        is_verbose=invocation.verbose > 0,
+        options=own_options(route, swarm),
+        swarm=swarm,
     )
     is_terminal = sys.stdin.isatty()
     if is_terminal:

@@ -18,12 +18,14 @@ from node.cli.exits import Exit
 from node.cli.output import show, show_json
 from node.cli.ownership import require_own_names
 from node.cli.preparing import require_free_ports
-from node.cli.verb import Invocation, verb
+from node.cli.verb import Invocation, own_client, verb
 from node.config import NodeConfig
 from node.hosting.fetch import default_encoder_paths, is_present
+from node.paths import Paths
 from node.process import RunningNode, find
-from node.quantities import format_size
-from node.state import SCHEMA_VERSION, Check, NodeState
+from node.quantities import format_duration, format_size
+from node.state import SCHEMA_VERSION, Check, NodeState, SwarmsState
+from node.swarms.folder import SwarmFolder, swarm_names
 from protocols.errors import DslmError
 
 EPILOG = """\b
@@ -65,6 +67,7 @@ def _checks(invocation: Invocation) -> Iterator[Check]:
     yield _disk(config.paths.models)
     yield _memory()
     yield from _models(config)
+    yield from _swarms(config.paths)
     yield from _running(config, find(config.paths.pid_file))
 
 
@@ -140,21 +143,55 @@ def _models(config: NodeConfig) -> Iterator[Check]:
         yield Check("sentence encoder", True, detail)
 
 
+def _swarms(paths: Paths) -> Iterator[Check]:
+    """Each folder is read whole: damage shows here first, and not when a certificate is due."""
+    for name in swarm_names(paths.swarms):
+        try:
+            folder = SwarmFolder.load(paths.swarms / name)
+            folder.check()
+        except DslmError as error:
+            yield Check(f"swarm {name}", False, str(error))
+            continue
+        yield Check(f"swarm {name}", True, f"as {folder.identity.peer_id}")
+    for key in sorted(paths.owners.glob("*.key")):
+        detail = f"{key}: works, but belongs on another medium: who has it can try passphrases"
+        yield Check("owner's key", True, detail)
+
+
+def _memberships(client: Client) -> Iterator[Check]:
+    """What the running node says about each of its swarms."""
+    for one in client.get("/api/v1/swarms", SwarmsState).swarms:
+        name = f"swarm {one.name}"
+        left = one.certificate_expires_in
+        if one.kind == "private":
+            fix = "no issuer could be reached: `dslm swarm info` names them, or ask for an invite"
+            said = f"certificate for {format_duration(left)}" if left else "no valid certificate"
+            yield Check(name, bool(left and left > 0), said, fix)
+        reached = " ".join(one.reachable)
+        said = f"reached at {reached}" if reached else "nobody has reached this node from outside"
+        alone = "" if reached or one.members > 1 else "; nobody else is there to try"
+        fix = "let the port through: in the firewall, and in the router to this machine"
+        yield Check(f"{name} reachability", bool(reached) or one.members <= 1, said + alone, fix)
+
+
 def _running(config: NodeConfig, running: RunningNode | None) -> Iterator[Check]:
     if running is None:
         free = "no node runs, and its ports are free"
         yield _try("ports", lambda: require_free_ports(config), free)
         return
     try:
-        state = Client(running.api_url, timeout=5.0).get("/api/v1/state", NodeState)
+        client = own_client(config.paths, running, timeout=5.0)
+        state = client.get("/api/v1/state", NodeState)
+        memberships = list(_memberships(client))
     except DslmError as error:
         yield Check("node", False, f"pid {running.pid}: {error}", "dslm down && dslm up")
         return
     yield Check("node", True, f"pid {running.pid} at {running.api_url}")
     network_fix = "`dslm logs` tells more; `dslm down && dslm up` starts afresh"
     yield Check("network", state.network == "up", state.network, network_fix)
+    yield from memberships
     others = max(0, state.known_peers - 1)
-    alone = "" if others else "; `dslm join ADDRESS` enters the swarm of another machine"
+    alone = "" if others else "; `dslm join INVITE` enters the swarm of another machine"
     yield Check("peers", True, f"{others} other peers known{alone}")
     ask_fix = "host one (dslm up --model smollm2) or join a swarm that does"
     known = state.known_specialists

@@ -84,7 +84,7 @@ def advice_for(error: DslmError) -> str:
     """What to do about an error that the API told of in words for any client; may be empty."""
     if exit_of(error) is Exit.NO_CAPACITY and isinstance(error, ApiError):
         return (
-            "`dslm peers` shows who is there, `dslm join ADDRESS` enters a swarm, "
+            "`dslm peers` shows who is there, `dslm join INVITE` enters a swarm, "
             "`dslm up --model smollm2` hosts a model here"
         )
     return ""

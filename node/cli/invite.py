@@ -4,11 +4,13 @@ Knows how an invite is asked for and told; the node, which must be an issuer, ma
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 from msgspec import Struct
 
+from node.cli.exits import UsageError
 from node.cli.output import show, show_json, tell
 from node.cli.swarm_home import RunningHome, choose
 from node.cli.verb import Invocation, verb
@@ -26,7 +28,14 @@ Examples:
 Whoever has the string can use it: send it by a way that only the invited can read. In a public
 swarm it is no secret, and --role, --uses and --for mean nothing.
 """
-RoleName = Literal["node", "user", "trainer"]
+
+
+class RoleName(StrEnum):
+    """What an invite can make of a peer."""
+
+    NODE = "node"
+    USER = "user"
+    TRAINER = "trainer"
 
 
 class InviteRequest(Struct, frozen=True):
@@ -42,16 +51,19 @@ def invite(
     invocation: Invocation,
     swarm: Annotated[str, typer.Argument(help="Name; the current one by default.")] = "",
     role: Annotated[
-        list[RoleName], typer.Option(help="node hosts and asks, user asks, trainer trains.")
-    ] = ["node"],  # noqa: B006  (never changed)
+        list[RoleName],
+        typer.Option(help="node hosts and asks, user asks, trainer trains; repeatable."),
+    ] = [RoleName.NODE],  # noqa: B006  (never changed)
     uses: Annotated[int, typer.Option(min=1, max=1_000, help="How many may join by it.")] = 1,
     lifetime: Annotated[str, typer.Option("--for", help="How long it holds.")] = "24h",
 ) -> None:
     """Make an invite and print the command that uses it."""
     seconds = parse_duration(lifetime)
+    if seconds <= 0:
+        raise UsageError("an invite must hold for some time, as in --for 24h")
     client = invocation.client()
     name = choose(RunningHome(client), swarm).name
-    body = InviteRequest(tuple(dict.fromkeys(role)), uses, seconds)
+    body = InviteRequest(tuple(dict.fromkeys(one.value for one in role)), uses, seconds)
     report = client.post(f"/api/v1/swarms/{name}/invite", body, InviteReport)
     if invocation.json:
         show_json(report)

@@ -56,9 +56,7 @@ class _Line(Struct, frozen=True):
 @verb
 def join(
     invocation: Invocation,
-    target: Annotated[
-        str, typer.Argument(help="An invite, - to read one, or a peer's address.")
-    ],
+    target: Annotated[str, typer.Argument(help="An invite, - to read one, or a peer's address.")],
 ) -> None:
     """Enter a swarm; each check is told as it is done."""
     target = read_target(target)
@@ -84,7 +82,8 @@ def read_target(text: str) -> str:
     elif not _ADDRESS.fullmatch(text):
         raise UsageError(
             f"{text[:80]!r} is neither an invite (dslm:...; `dslm invite` prints one on a machine "
-            "of the swarm) nor a peer's address (/ip4/192.0.2.7/tcp/7779/p2p/12D3Koo...)"
+            "of the swarm) nor a peer's address (/ip4/192.0.2.7/tcp/7779/p2p/12D3Koo...; in an "
+            "open swarm `dslm status` prints it)"
         )
     return text
 

@@ -22,8 +22,10 @@ from node.cli.answering import (
     closing_line,
     own_options,
 )
+from node.cli.client import Client
 from node.cli.exits import UsageError
 from node.cli.output import show, show_json, show_piece, tell
+from node.cli.readers import tell_readers
 from node.cli.settings import SwarmFlag
 from node.cli.verb import Invocation, verb
 from node.state import SCHEMA_VERSION
@@ -75,7 +77,10 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         seed=UNSET if seed is None else seed,
         dslm=own_options(route, swarm),
     )
-    answer = _ask(invocation, request, stream=not (no_stream or invocation.json))
+    client = invocation.client()
+    if invocation.verbose:
+        tell_readers(client, route, swarm)
+    answer = _ask(client, invocation, request, stream=not (no_stream or invocation.json))
     if invocation.json:
         show_json(
             RunResult(
@@ -101,8 +106,7 @@ def show_note(note: Note) -> None:
             return
 
 
-def _ask(invocation: Invocation, request: ChatRequest, *, stream: bool) -> Answer:
-    client = invocation.client()
+def _ask(client: Client, invocation: Invocation, request: ChatRequest, *, stream: bool) -> Answer:
     if not stream:
         answer = ask_whole(client, request)
         if not invocation.json:

@@ -3,10 +3,13 @@
 Knows how a node's state is told to people; must not know how it came about.
 """
 
+from collections.abc import Sequence
+
 from node.cli.output import short_peer, show, show_json, table_lines
+from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
 from node.quantities import format_duration, format_size
-from node.state import NodeState
+from node.state import NodeState, ReadersState, SwarmReaders
 
 EPILOG = """\b
 Examples:
@@ -18,15 +21,16 @@ _LOOPBACK = ("/ip4/127.", "/ip6/::1/")
 
 
 @verb
-def status(invocation: Invocation) -> None:
+def status(invocation: Invocation, swarm: SwarmFlag = "") -> None:
     """Tell what this node is doing. Exits with 3 if it is not running."""
-    state = invocation.client().get("/api/v1/state", NodeState)
+    client = invocation.client()
+    state = client.get(in_swarm("/api/v1/state", swarm), NodeState)
     if invocation.json:
         show_json(state)
         return
     for problem in problems(state):
         show(f"# {problem}")
-    for line in describe(state):
+    for line in describe(state, client.get("/api/v1/readers", ReadersState).swarms):
         show(line)
 
 
@@ -38,21 +42,22 @@ def problems(state: NodeState) -> list[str]:
     if state.draining:
         found.append("on its way down: takes no new work")
     if state.known_peers <= 1:
-        found.append("no other peer is known: `dslm join ADDRESS`, or invite one (below)")
+        found.append("no other peer is known: `dslm join INVITE`, or invite one (below)")
     if state.known_specialists == 0:
         found.append("no specialist is known: nothing can be asked yet")
     return found
 
 
-def describe(state: NodeState) -> list[str]:
-    """The node on a few lines."""
+def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]:
+    """The node on a few lines, in one of its `swarms`."""
     hosted = ", ".join(
         f"{model.id} ({model.precision}, context {model.context_length}, {model.slots} slots)"
         for model in state.hosted
     )
     rows = [
         ("node", f"{state.name or short_peer(state.peer)}, dslm {state.software}, pid {state.pid}"),
-        ("up", f"{format_duration(state.uptime)}, swarm {state.swarm}"),
+        ("up", format_duration(state.uptime)),
+        ("swarm", _swarm_line(state.swarm, swarms)),
         ("device", describe_device(state)),
         ("hosting", hosted or "nothing"),
         ("knows", f"{state.known_peers} peers, {state.known_specialists} specialists"),
@@ -62,8 +67,8 @@ def describe(state: NodeState) -> list[str]:
         ("web", f"{state.api_url}/"),
         ("peer", state.peer),
     ]
-    if state.addresses:
-        rows.append(("invite", invitation(state)))
+    if invite := invitation(state, swarms):
+        rows.append(("invite", invite))
     return [f"  {line}" for line in table_lines(rows)]
 
 
@@ -77,12 +82,24 @@ def describe_device(state: NodeState) -> str:
     )
 
 
-def invitation(state: NodeState) -> str:
-    """The command that brings another machine into the swarm of this one.
+def invitation(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> str:
+    """The command that brings another machine into the swarm, or makes the one that does.
 
-    An address that other machines can reach is preferred, if there is one.
+    In an open swarm an address is enough; one that other machines can reach is preferred. Empty if
+    there is none.
     """
+    if any(one.name == state.swarm and one.kind != "open" for one in swarms):
+        return f"dslm invite {state.swarm}"
+    if not state.addresses:
+        return ""
     ordered = sorted(state.addresses, key=lambda address: address.startswith(_LOOPBACK))
     address = ordered[0]
     whole = address if "/p2p/" in address else f"{address}/p2p/{state.peer}"
     return f"dslm join {whole}"
+
+
+def _swarm_line(name: str, swarms: Sequence[SwarmReaders]) -> str:
+    kinds = [f" ({one.kind})" for one in swarms if one.name == name]
+    others = [one.name for one in swarms if one.name != name]
+    also = f"; also in {', '.join(others)}" if others else ""
+    return f"{name}{kinds[0] if kinds else ''}{also}"

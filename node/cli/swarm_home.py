@@ -201,7 +201,9 @@ class StoppedHome:
 
     def _state(self, folder: SwarmFolder, *, is_current: bool) -> SwarmState:
         _, book = self._book(folder.name)
-        roles, certificate_left, me = (), None, folder.identity.peer_id
+        me = folder.identity.peer_id
+        roles: tuple[str, ...] = ()
+        certificate_left = None
         if shown := folder.credential():
             credential = unpack_credential(shown)
             _, certificate = open_certificate(credential.certificate, folder.charter)

@@ -13,7 +13,7 @@ import typer
 
 from node.cli.output import show, show_json, tell
 from node.cli.passphrase import PassphraseFlag, read_passphrase
-from node.cli.swarm_home import SwarmHome, StoppedHome, choose, home_of, unix_now
+from node.cli.swarm_home import StoppedHome, SwarmHome, choose, home_of, unix_now
 from node.cli.verb import Invocation, verb
 from node.state import SCHEMA_VERSION, MemberState, SwarmState
 from protocols.errors import ProtocolError, UnknownPeer, UserError

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from node.cli.client import Client
+from node.gateway.admin_token import read_token
+from node.paths import paths_below
 from node.process import tail
 from node.state import NodeState, PeersState, SpecialistsState
 from protocols.errors import DeadlineExceeded, DslmError, UserError
@@ -78,6 +80,7 @@ class TrialSwarm:
             "api.listen": api,
             "node.name": name,
             "network.listen": "/ip4/127.0.0.1/tcp/0",
+            "swarm.newcomers": "welcome",  # they are all ours
             "network.bootstrap": ",".join(bootstrap),
             "network.announce": "",
             "swarm.name": "trial",
@@ -162,8 +165,9 @@ class TrialSwarm:
 
 
 def address_of(node: TrialNode) -> str:
-    """An address by which others can join through `node`."""
-    state = node.client.get("/api/v1/state", NodeState)
+    """An address by which others can join through `node`; told to its owner only."""
+    token = read_token(paths_below(node.log.parent).admin_token_file)
+    state = Client(node.client.url, secret=token).get("/api/v1/state", NodeState)
     if not state.addresses:
         raise UserError(f"node {node.name} listens nowhere: {state.network}")
     address = state.addresses[0]

@@ -10,24 +10,24 @@ from typing import Annotated
 import typer
 
 from node.cli.client import Client
-from node.cli.exits import Exit
-from node.cli.join import join_through, require_address, show_join
+from node.cli.exits import Exit, exit_of
+from node.cli.join import exit_of_join, join_through, read_target
 from node.cli.output import show, show_json, tell
 from node.cli.ownership import require_own_names
 from node.cli.preparing import require_free_ports, with_model_files
 from node.cli.progress import Bars
 from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
 from node.cli.status import describe, invitation, problems
-from node.cli.verb import Invocation, verb
+from node.cli.verb import Invocation, own_client, verb
 from node.config import NodeConfig
-from node.process import RunningNode, find, start_background, tail
-from node.state import NodeState
+from node.process import find, start_background, tail
+from node.state import NodeState, ReadersState
 from protocols.errors import DeadlineExceeded, DslmError, UserError
 
 EPILOG = """\b
 Examples:
   dslm up
-  dslm up --join /ip4/192.0.2.7/tcp/7779/p2p/12D3KooWQ9...
+  dslm up --join dslm:g6dja...
   dslm up --model ./my-model.gguf --name bob-3090
   dslm up --model none            host nothing, only ask
 
@@ -41,7 +41,7 @@ _LOG_LINES = 15
 @verb
 def up(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     invocation: Invocation,
-    join: Annotated[str, typer.Option(help="Address of a peer of the swarm to enter.")] = "",
+    join: Annotated[str, typer.Option(help="An invite, or the address of a peer.")] = "",
     model: ModelFlag = [],  # noqa: B006  (never changed)
     listen: ListenFlag = "",
     api: ApiFlag = "",
@@ -52,8 +52,7 @@ def up(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     """Start the node in the background and wait until it works."""
     flags = SettingFlags(model, listen, api, name, set_)
     config = invocation.load(flags.pairs(), tuple(model)).config
-    if join:
-        require_address(join)
+    join = read_target(join) if join else ""
     running = find(config.paths.pid_file)
     if running is None:
         _start(config, flags.arguments(invocation), timeout)
@@ -62,10 +61,11 @@ def up(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     found = find(config.paths.pid_file)
     if found is None:
         raise UserError(f"the node has ended; its log is {config.paths.log_file}")
-    is_joined = not join or _join(found, join)
-    _report(Client(found.api_url).get("/api/v1/state", NodeState), invocation, config)
-    if not is_joined:
-        raise typer.Exit(Exit.NO_CAPACITY)
+    client = own_client(config.paths, found)
+    code = _join(client, join) if join else Exit.OK
+    _report(client, invocation, config)
+    if code is not Exit.OK:
+        raise typer.Exit(code)
 
 
 def _start(config: NodeConfig, arguments: list[str], timeout: float) -> None:
@@ -84,7 +84,7 @@ def _wait_until_ready(
 ) -> None:
     """A node that hosts something is ready when it can answer; one that does not, when it talks."""
     client = Client(config.api.url, timeout=5.0)
-    path = "/ready" if config.models else "/api/v1/state"
+    path = "/ready" if config.models else "/health"
     give_up = time.monotonic() + timeout
     while not client.is_answering(path):
         if process.poll() is not None:
@@ -107,30 +107,32 @@ def _failure(config: NodeConfig, code: int) -> str:
     return f"the node did not start ({how}). The end of {config.paths.log_file}:\n{log}"
 
 
-def _join(running: RunningNode, address: str) -> bool:
+def _join(client: Client, target: str) -> Exit:
     try:
-        report = join_through(Client(running.api_url), address)
+        report = join_through(client, target)
     except DslmError as error:
         tell(f"error: not joined: {error}")
-        return False
-    show_join(report)
-    return report.joined
+        return exit_of(error)
+    return Exit.OK if report.joined else exit_of_join(report)
 
 
-def _report(state: NodeState, invocation: Invocation, config: NodeConfig) -> None:
+def _report(client: Client, invocation: Invocation, config: NodeConfig) -> None:
+    state = client.get("/api/v1/state", NodeState)
     if invocation.json:
         show_json(state)
         return
     if invocation.quiet:
         return
+    swarms = client.get("/api/v1/readers", ReadersState).swarms
     for problem in problems(state):
         show(f"# {problem}")
     if config.network.bootstrap and state.known_peers <= 1:
         tried = " ".join(config.network.bootstrap)
         show(f"# no peer of network.bootstrap could be reached, trying again: {tried}")
     show("the node is up")
-    for line in describe(state):
+    for line in describe(state, swarms):
         show(line)
-    if state.addresses:
-        show(f"\nto invite another machine, run there:\n  {invitation(state)}")
+    if invite := invitation(state, swarms):
+        where = "here, and there what it prints" if "invite" in invite else "there"
+        show(f"\nto invite another machine, run {where}:\n  {invite}")
     show(f"\ntalk: dslm chat    stop: dslm down    log: {config.paths.log_file} (dslm logs -f)")

@@ -13,7 +13,7 @@ from node.gateway import wire
 from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import Forbidden, InvalidKey
-from node.gateway.keys import Keys, NoKeys, require_keys
+from node.gateway.keys import Keys, NoKeys
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 """The page is the same for everybody, and asks for a key itself; monitors have none."""
@@ -33,18 +33,6 @@ class Door:
     def __init__(self, access: Access, config: GatewayConfig) -> None:
         self._access = access
         self._config = config
-
-    def require_keys(self) -> None:
-        """`ConfigError` if keys are needed and there are none."""
-        if not self._config.needs_key:
-            return
-        if self._config.require_key:
-            why = "api.require_key is set"
-        elif self._config.hosts:
-            why = "api.hosts lets others call this node"
-        else:
-            why = f"api.listen is {self._config.host}, which others can reach"
-        require_keys(self._access.keys, why)
 
     @web.middleware
     async def check(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:

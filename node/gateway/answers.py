@@ -20,6 +20,7 @@ from node.gateway.ports import AnswerSource
 from node.gateway.requests import Wanted
 from node.gateway.running import Running
 from node.gateway.tally import Tally
+from protocols.defects import describe
 from protocols.errors import DslmError
 from protocols.ports import Clock
 
@@ -110,5 +111,7 @@ class AnswerSender:
 def _late_failure(request: web.Request, error: DslmError) -> Failure:
     if not isinstance(error, SourceFailed):
         return failure_of(error, wire.prompt_parameter(request))
-    _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
+    _log.error(
+        "request %s failed: %s", request[wire.REQUEST_ID], describe(error.__cause__ or error)
+    )
     return unexpected_failure(request[wire.REQUEST_ID])

@@ -39,11 +39,22 @@ class GatewayConfig:
 
     @property
     def needs_key(self) -> bool:
-        """Whether somebody beyond this machine may call, or its owner wants keys anyway.
+        """Whether somebody beyond this machine may call, or its owner wants keys anyway."""
+        return bool(self.why_keys)
+
+    @property
+    def why_keys(self) -> str:
+        """What makes keys necessary, as a clause for people; empty if nothing does.
 
         A name of its own means that a proxy passes on what others ask.
         """
-        return self.require_key or bool(self.hosts) or not listens_on_loopback(self.host)
+        if self.require_key:
+            return "api.require_key is set"
+        if self.hosts:
+            return "api.hosts lets others call this node"
+        if not listens_on_loopback(self.host):
+            return f"api.listen is {self.host}, which others can reach"
+        return ""
 
 
 def listens_on_loopback(host: str) -> bool:

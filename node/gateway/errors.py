@@ -12,6 +12,7 @@ from aiohttp import ClientPayloadError, web
 from msgspec import Struct
 
 from node.gateway import wire
+from protocols.defects import describe
 from protocols.errors import (
     Busy,
     DeadlineExceeded,
@@ -239,7 +240,9 @@ async def shape_errors(request: web.Request, handler: wire.Handler) -> web.Strea
     except web.HTTPException as error:
         return http_failure(error, request).response()
     except SourceFailed as error:
-        _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
+        _log.error(
+            "request %s failed: %s", request[wire.REQUEST_ID], describe(error.__cause__ or error)
+        )
         return unexpected_failure(request[wire.REQUEST_ID]).response()
     except DslmError as error:
         return failure_of(error, wire.prompt_parameter(request)).response()
@@ -248,5 +251,5 @@ async def shape_errors(request: web.Request, handler: wire.Handler) -> web.Strea
     except ConnectionError:
         raise  # The client is gone: there is nobody to tell.
     except Exception as error:  # noqa: BLE001  (a request's top: its end must have a shape)
-        _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
+        _log.error("request %s failed: %s", request[wire.REQUEST_ID], describe(error))
         return unexpected_failure(request[wire.REQUEST_ID]).response()

@@ -16,6 +16,7 @@ from node.gateway.bodies import decode_body
 from node.gateway.errors import failure_of, unexpected_failure
 from node.state import NodeView
 from protocols import limits
+from protocols.defects import describe
 from protocols.errors import DslmError
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class JoinRoutes:
         except Exception as error:
             if not lines.is_started:
                 raise
-            _log.error("request %s failed", request[wire.REQUEST_ID], exc_info=error)
+            _log.error("request %s failed: %s", request[wire.REQUEST_ID], describe(error))
             await lines.write(unexpected_failure(request[wire.REQUEST_ID]).body)
         return lines.response
 

@@ -21,6 +21,7 @@ import base58
 import msgspec
 from msgspec import Meta, Struct
 
+from node.gateway.config import GatewayConfig
 from node.swarms.durable import write_file
 from protocols.errors import ConfigError, UserError
 
@@ -155,11 +156,11 @@ class KeyFile:
             os.close(folder)
 
 
-def require_keys(keys: Keys, why: str) -> None:
-    """`ConfigError` if nobody has a key; `why` says what makes them necessary."""
-    if not keys.names():
+def require_keys(config: GatewayConfig, keys: Keys) -> None:
+    """`ConfigError` if these settings make keys necessary and there are none."""
+    if config.needs_key and not keys.names():
         raise ConfigError(
-            f"{why}, so whoever uses the API needs a key, and there is none: "
+            f"{config.why_keys}, so whoever uses the API needs a key, and there is none: "
             "run `dslm key create NAME`"
         )
 

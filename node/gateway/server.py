@@ -19,7 +19,9 @@ from node.gateway.config import GatewayConfig
 from node.gateway.errors import shape_errors
 from node.gateway.guard import Guard
 from node.gateway.health import HealthRoutes
+from node.gateway.http_log import HttpLog
 from node.gateway.joins import JoinRoutes
+from node.gateway.keys import require_keys
 from node.gateway.models import ModelRoutes
 from node.gateway.page import PageRoutes
 from node.gateway.ports import AnswerSource
@@ -52,7 +54,7 @@ class Gateway:
         access: Access | None = None,
     ) -> None:
         self._config = config
-        self._door = Door(access or Access(), config)
+        self._access = access or Access()
         self._rng = rng
         self._running = Running()
         reader = RequestReader(config, view, rng)
@@ -70,6 +72,7 @@ class Gateway:
             ),
             handler_cancellation=True,
             access_log=None,
+            logger=HttpLog(),
             shutdown_timeout=_LAST_SECONDS,
         )
 
@@ -89,7 +92,7 @@ class Gateway:
 
         Also `ConfigError` if an API key is needed and nobody has one.
         """
-        self._door.require_keys()
+        require_keys(self._config, self._access.keys)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._config.host, self._config.port).start()
@@ -108,9 +111,9 @@ class Gateway:
         await self._runner.cleanup()
 
     def _application(self, routes: list[web.RouteDef]) -> web.Application:
-        guard = Guard(self._config)
+        guard, door = Guard(self._config), Door(self._access, self._config)
         application = web.Application(
-            middlewares=[self._name_request, shape_errors, guard.check, self._door.check],
+            middlewares=[self._name_request, shape_errors, guard.check, door.check],
             client_max_size=self._config.body_bytes_max,
         )
         application.add_routes(routes)

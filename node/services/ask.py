@@ -60,6 +60,7 @@ class AskService:
         self._clock = clock
         self._allowance = allowance
         self._quotas = Quotas()
+        self._inside = 0
         self._admission = {
             name: Admission(model.slots, WAITING_PER_SLOT * model.slots)
             for name, model in models.items()
@@ -78,8 +79,8 @@ class AskService:
 
     @property
     def inside(self) -> int:
-        """Requests running and waiting over all models."""
-        return sum(one.running + one.waiting for one in self._admission.values())
+        """Requests over all models whose last word is not said yet."""
+        return self._inside
 
     def drain(self) -> None:
         """Refuse new requests from now on; those inside go on."""
@@ -130,6 +131,7 @@ class AskService:
         peer: PeerId | None,
     ) -> AsyncGenerator[ServerMessage, None]:
         turn = Turn(self._admission[model.specialist], peer or "", self._clock)
+        self._inside += 1
         self._idle.clear()
         try:
             yield Accepted(len(prompt), model.context_length, model.model_digest)
@@ -142,7 +144,8 @@ class AskService:
             self.served.requests += 1
         finally:
             turn.end()
-            if not self.inside:
+            self._inside -= 1
+            if not self._inside:
                 self._idle.set()
 
 
@@ -232,10 +235,10 @@ class _Run:
                 case Generated():
                     yield self._tokens(output)
                     if self._text.stopped:
-                        yield self._finished("stop")
+                        yield self._last_word(generation, "stop")
                         return
                 case Ended(reason=reason):
-                    yield self._finished(reason)
+                    yield self._last_word(generation, reason)
                     return
 
     def _left(self) -> float:
@@ -250,6 +253,12 @@ class _Run:
             self._first_token = self._clock.monotonic()
         self._completed = output.position + 1
         return Tokens(output.position, (output.token_id,), self._text.push(output.token_id))
+
+    def _last_word(self, generation: Generation, reason: FinishReason) -> Finished:
+        """The engine is done: whoever waits need not wait for this client to read."""
+        generation.close()
+        self._turn.end()
+        return self._finished(reason)
 
     def _finished(self, reason: FinishReason) -> Finished:
         rest = self._text.finish()

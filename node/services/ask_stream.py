@@ -5,7 +5,8 @@ Knows channels and deadlines; the answer itself is `node.services.ask`'s.
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from node.services.ports import PeerAnswerer
 from protocols.ask import ServerAsk, refusal_of
@@ -16,7 +17,11 @@ from protocols.ports import Stream
 
 FIRST_MESSAGE_SECONDS = 5.0
 SEND_SECONDS = 30.0
-"""How long a client may take to accept a message before its answer is dropped."""
+"""How long, over a whole answer, we wait for a client to take what we send.
+
+Over the whole, because a client that took one message every half a minute would keep its place in
+the model for as long as it liked.
+"""
 
 STREAM_BROKEN = (PeerLost, TransportDown)
 """Nobody is there to be told anything."""
@@ -69,15 +74,33 @@ class AskStream:
             channel.stream.abort()
 
     async def _send_answer(self, channel: Channel[ClientMessage], ask: Ask) -> None:
+        patience = Patience(SEND_SECONDS)
         try:
             async with aclosing(self._service.answer(ask, channel.stream.peer)) as messages:
                 async for message in messages:
-                    await _send_in_time(channel, message)
+                    async with patience.spend():
+                        await channel.send(message)
         except STREAM_BROKEN:
             raise
         except DslmError as error:
             _log.info("refused %s of %s: %s", ask.request_id, channel.stream.peer[:12], error.code)
             await _send_in_time(channel, refusal_of(error))
+
+
+class Patience:
+    """A time that several waits share; `TimeoutError` in the one in which it runs out."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    @asynccontextmanager
+    async def spend(self) -> AsyncIterator[None]:
+        """Run the block; its time is gone."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        async with asyncio.timeout(self._left):
+            yield
+        self._left -= now() - began
 
 
 async def _watch_client(channel: Channel[ClientMessage], protocol: ServerAsk) -> None:

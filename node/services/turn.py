@@ -19,6 +19,7 @@ class Turn:
         self._place = admission.enter(peer)
         self.began = clock.monotonic()
         """Since when it has been its turn, in monotonic seconds."""
+        self._is_over = False
 
     @property
     def is_waiting(self) -> bool:
@@ -43,5 +44,8 @@ class Turn:
         self.began = self._clock.monotonic()
 
     def end(self) -> None:
-        """Give the place back, however far it came."""
+        """Give the place back, however far it came; harmless when called again."""
+        if self._is_over:
+            return
+        self._is_over = True
         self._admission.leave(self._place, self._clock.monotonic() - self.began)

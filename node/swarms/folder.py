@@ -116,6 +116,15 @@ class SwarmFolder:
         """Every swarm below `parent`, by name; errors as of `load`."""
         return tuple(cls.load(parent / name) for name in swarm_names(parent))
 
+    def check(self) -> None:
+        """Read everything; `ConfigError` for the first file that is damaged."""
+        self.credential()
+        self.delegations()
+        self.revocations()
+        self.ledger()
+        self.remembered()
+        self.listen_addresses()
+
     def remove(self) -> None:
         """Delete everything: the node has left the swarm."""
         remove_folder(self.path)
@@ -197,7 +206,7 @@ class SwarmFolder:
     def _require(self, path: Path, look: Callable[[], T]) -> T:
         try:
             return look()
-        except (ProtocolError, msgspec.MsgspecError, ValueError) as error:
+        except (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is damaged ({error}). {_cure(path, self.name)}") from error
 
     def _check_credential(self, data: bytes) -> None:
@@ -251,7 +260,7 @@ def _load_charter(path: Path, name: str) -> Charter:
     try:
         described = _charter_decoder.decode(data)
         charter = described.charter.check()
-    except (ProtocolError, msgspec.MsgspecError, ValueError) as error:
+    except (ProtocolError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}). {_anew(name)}") from error
     if charter.swarm != described.swarm or charter.name != name:
         raise ConfigError(f"{path} is damaged: it describes another swarm. {_anew(name)}")

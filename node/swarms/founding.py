@@ -19,6 +19,7 @@ from protocols.membership.charter import Charter
 from protocols.membership.documents import Certificate, Delegation, Role, seal_document
 from protocols.signing import Identity
 
+NAME_MAX = 64
 FIRST_ROLES = (Role.NODE, Role.USER, Role.TRAINER, Role.ISSUER)
 
 
@@ -49,6 +50,8 @@ def check_new(name: str, paths: Paths) -> None:
         Charter(name).check()
     except ProtocolError as error:
         raise UserError(str(error).replace("specialist id", "name of a swarm")) from error
+    if len(name) > NAME_MAX:
+        raise UserError(f"the name of a swarm has at most {NAME_MAX} characters")
     if name in swarm_names(paths.swarms):
         raise UserError(f"this node is in a swarm named {name} already: `dslm swarm ls`")
     key = owner_key_file(paths, name).path

@@ -89,7 +89,7 @@ class OwnerKeyFile:
             ) from error
         try:
             return _parse(read_file(self.path, _FILE_BYTES_MAX).decode("ascii"))
-        except (ProtocolError, ValueError, msgspec.MsgspecError) as error:
+        except (ProtocolError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise ConfigError(
                 f"the owner's key {self.path} is damaged ({error}): restore it from a copy"
             ) from error

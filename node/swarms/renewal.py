@@ -32,8 +32,10 @@ LIFE_SECONDS_MIN = 600.0
 """A certificate is used so long at least, even where its issuer's delegation is about to end."""
 SPREAD_SECONDS = 60.0
 """After a rotation the members come to the issuers within this time, not all at once."""
-_LOOK_SECONDS = 30.0
+_LOOK_SECONDS = 60.0
 """The wall clock may jump: how long we wait at most before we look at it again."""
+_PAUSE_SECONDS = 30.0
+"""Between a renewal and the next, if that should be due at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +74,7 @@ class Renewer:
         self._rng = parts.rng
         self._holder = parts.holder
         self._desk = parts.desk
+        self._opened: tuple[bytes, Certificate, PeerId] | None = None
         self._hinted = asyncio.Event()
         self._last_hint = float("-inf")
         self.last_error = ""
@@ -89,7 +92,7 @@ class Renewer:
                 continue
             if await self._try():
                 pause = RETRY_SECONDS_FIRST
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
@@ -166,9 +169,12 @@ class Renewer:
 
     def _current(self) -> tuple[Certificate, PeerId]:
         """Our certificate and who made it; `ProtocolError` if we have none."""
-        credential = unpack_credential(self._holder.credential())
-        issuer, certificate = peek_certificate(credential.certificate, self._book.charter)
-        return certificate, issuer
+        data = self._holder.credential()
+        if self._opened is None or self._opened[0] != data:
+            credential = unpack_credential(data)
+            issuer, certificate = peek_certificate(credential.certificate, self._book.charter)
+            self._opened = data, certificate, issuer
+        return self._opened[1], self._opened[2]
 
     async def _try(self) -> bool:
         self._hinted.clear()

@@ -5,6 +5,7 @@ whoever changes a word of it names another swarm.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -32,9 +33,7 @@ class Charter(Struct, frozen=True):
     @property
     def swarm(self) -> SwarmId:
         """The swarm's id: hex SHA-256 of the owner's public key, the kind and the name."""
-        owner = public_key_of(self.owner) if self.owner else _NO_OWNER
-        kind = b"private\0" if self.is_private else b"public\0"
-        return SwarmId(hashlib.sha256(_DOMAIN + owner + kind + self.name.encode()).hexdigest())
+        return _swarm_id(self.owner, self.is_private, self.name)
 
     def check(self) -> "Charter":
         """Itself; `ProtocolError` if it cannot be a swarm's."""
@@ -46,6 +45,14 @@ class Charter(Struct, frozen=True):
         elif self.is_private:
             raise ProtocolError("a private swarm has an owner")
         return self
+
+
+@lru_cache(maxsize=64)
+def _swarm_id(owner: str, is_private: bool, name: str) -> SwarmId:
+    """Asked for with every message, so it is not computed anew each time."""
+    key = public_key_of(owner) if owner else _NO_OWNER
+    kind = b"private\0" if is_private else b"public\0"
+    return SwarmId(hashlib.sha256(_DOMAIN + key + kind + name.encode()).hexdigest())
 
 
 def open_charter(name: str) -> Charter:

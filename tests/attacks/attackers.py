@@ -27,7 +27,7 @@ from protocols.signing import Identity
 from tests.attacks.nodes import make_hello
 from tests.attacks.programs import Answer, Command, Handler, Ready, be_another_machine, say, serve
 
-CALL_SECONDS = 10.0
+CALL_SECONDS = 3.0
 OPEN_SECONDS = 5.0
 START_SECONDS = 60.0
 """The meek wait for long where others work."""

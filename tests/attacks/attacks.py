@@ -18,12 +18,20 @@ from tests.attacks import wire
 from tests.attacks.attackers import Attacker, newcomer
 from tests.attacks.nodes import key_id_of, make_record
 from tests.attacks.pace import rounds
-from tests.attacks.streams import TENSORS, endless_message, half_questions, idle_streams
+from tests.attacks.streams import (
+    TENSORS,
+    endless_message,
+    half_questions,
+    idle_streams,
+    inner_table,
+)
 
 Attack = Callable[[Attacker, float], Awaitable[None]]
 
 LIFE = 600.0
 GIANT_KEYS = 150_000
+AT_ONCE = 6
+"""Giant messages on their way at a time; who drops them silently is not waited for so long."""
 PLAIN_TENSOR = "ConnectionHandler.rpc_forward"
 
 
@@ -100,13 +108,17 @@ async def rejected_stores(attacker: Attacker, until: float) -> None:
 async def endless_values(attacker: Attacker, until: float) -> None:
     """60 times 3.9 MB without an end; and ends that are no numbers, or years away."""
     value = wire.encode(b"x" * 3_900_000)
+
+    async def put(key: bytes) -> None:
+        request = wire.store([key], wire.PLAIN_SUBKEY, value, wire.FOREVER)
+        await attacker.call("DHTProtocol.rpc_store", request)
+
     async for number in rounds(until):
         for ends in (float("nan"), time.time() + 10 * 86_400):
             await store(attacker, subkey(Identity.generate().peer_id), wire.encode(b"x"), ends)
-        for part in range(60 if number == 0 else 1):
-            key = key_id_of(f"endless/{number}/{part}")
-            request = wire.store([key], wire.PLAIN_SUBKEY, value, wire.FOREVER)
-            await attacker.call("DHTProtocol.rpc_store", request)
+        for part in range(0, 60 if number == 0 else AT_ONCE, AT_ONCE):
+            names = (f"endless/{number}/{part}/{index}" for index in range(AT_ONCE))
+            await asyncio.gather(*(put(key_id_of(name)) for name in names))
 
 
 async def wide_tensor(attacker: Attacker, until: float) -> None:
@@ -180,6 +192,23 @@ async def full_store(attacker: Attacker, until: float) -> None:
             return
 
 
+async def forged_records(attacker: Attacker, until: float) -> None:
+    """64 records a message, each with a signature that is wrong and has to be looked at."""
+    identity, number = attacker.identity, 0
+    async for _ in rounds(until):
+        request = dht_pb2.StoreRequest()
+        for _ in range(64):
+            number += 1
+            key = f"forged/{number}"
+            data, ends = make_record(identity, key, number, LIFE)
+            request.keys.append(key_id_of(key))
+            request.subkeys.append(subkey(attacker.peer))
+            request.values.append(wire.encode(data[:-1] + bytes([data[-1] ^ 1])))
+            request.expiration_time.append(ends)
+            request.in_cache.append(False)
+        await attacker.call("DHTProtocol.rpc_store", request.SerializeToString())
+
+
 async def nested_arrays(attacker: Attacker, until: float) -> None:
     """50,000 arrays in each other, where a dictionary's entries belong."""
     bomb = wire.nested_arrays(50_000)
@@ -217,7 +246,14 @@ ROWS: tuple[Attack, ...] = (
 )
 """Those that were measured against plain hivemind."""
 FLOODS: tuple[Attack, ...] = (idle_streams, lookups, joins_of_one, joins_of_many)
-OTHERS: tuple[Attack, ...] = (nested_arrays, garbage, full_store, half_questions)
+OTHERS: tuple[Attack, ...] = (
+    nested_arrays,
+    garbage,
+    full_store,
+    forged_records,
+    half_questions,
+    inner_table,
+)
 """What the guard has to stand beside."""
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack for attack in (*ROWS, *FLOODS, *OTHERS, probe)

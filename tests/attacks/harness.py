@@ -62,7 +62,8 @@ class Worker:
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         self.ready = self.receive(Ready, READY_SECONDS)
@@ -83,6 +84,8 @@ class Worker:
         with suppress(ProcessLookupError):  # what a crashed victim left behind
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._reader.join()
+        self._output.close()
         self._errors.close()
 
     @property
@@ -114,6 +117,11 @@ class Worker:
             raise self._died()
         return msgspec.json.decode(line, type=kind)
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether there is something to receive."""
+        return not self._lines.empty()
+
     def ask(self, command: Command, seconds: float = ANSWER_SECONDS) -> Answer:
         """A command and its answer."""
         self.tell(command)
@@ -124,9 +132,13 @@ class Worker:
         assert self._process.stdin is not None
         return self._process.stdin
 
-    def _read(self) -> None:
+    @property
+    def _output(self) -> IO[bytes]:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
+        return self._process.stdout
+
+    def _read(self) -> None:
+        for line in self._output:
             self._lines.put(line)
         self._lines.put(b"")
 

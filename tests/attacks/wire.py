@@ -126,3 +126,23 @@ def bad_tensors() -> Iterator[bytes]:
     yield frame({"type": "tensors", "arrays": [{"dtype": "i8", "shape": [1] * 9}]}, bytes(1))
     yield frame({"type": "tensors", "arrays": [{"dtype": "i8", "shape": [0]}] * 50_000})
     yield frame_claim(100, 2**32 - 1)
+
+
+def inner_provider(number: int, peer: bytes, where: bytes) -> bytes:
+    """An ADD_PROVIDER message of IPFS's DHT, which p2pd speaks: `peer` has what `number` names."""
+    key = b"\x12\x20" + number.to_bytes(32, "big")
+    provider = _field(1, peer) + _field(2, where) + b"\x18\x01"
+    body = b"\x08\x02" + _field(2, key) + _field(9, provider) + b"\x50\x00"
+    return _varint(len(body)) + body
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(encoded) + bytes([number])

@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from tests.fuzz.corpus import corpus_of, write_corpus
-from tests.fuzz.mutator import Mutator
+from tests.fuzz.mutator import mutator_of
 from tests.fuzz.registry import TARGETS, make_target
 from tests.fuzz.target import Target
 
@@ -68,7 +68,7 @@ def features_of(target: Target, data: bytes, tracer: Tracer) -> set[Feature]:
 
 def distill(target: Target, known: tuple[bytes, ...], seed: int, inputs: int) -> list[bytes]:
     """The fewest small inputs that reach all that `inputs` mutations reached."""
-    mutator = Mutator(seed, (*target.seeds, *known), target.style, target.words, target.bytes_max)
+    mutator = mutator_of(target, known, seed)
     tracer = Tracer()
     reached: dict[bytes, set[Feature]] = {}
     best: dict[Feature, int] = {}
@@ -109,8 +109,8 @@ def _cover(target: Target, reached: dict[bytes, set[Feature]]) -> list[bytes]:
 
 
 def _worth(gain: set[Feature]) -> int:
-    """A complaint about a named field counts twice: it comes from deep inside a parser in C."""
-    return sum(2 if "`$." in what else 1 for what, _ in gain)
+    """The deeper the field that is complained about, the more of a parser in C has run."""
+    return sum(2 * what.count(".") if "`$." in what else 1 for what, _ in gain)
 
 
 def main() -> None:

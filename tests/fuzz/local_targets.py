@@ -10,15 +10,17 @@ from typing import Any
 
 import msgspec
 
+from coordinator.standing import Conduct, Standing
 from node.config_reader import Overrides, load
 from node.gateway.bodies import ChatBody, CommonBody, CompletionBody, decode_body
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import BadRequest
+from node.gateway.keys import KeyFile
 from node.gateway.requests import RequestReader
 from node.quantities import parse_duration, parse_size
 from node.state import SwarmReaders
-from protocols.errors import ConfigError
-from tests.fuzz.target import Maker, Target, run_to_end
+from protocols.errors import ConfigError, ProtocolError
+from tests.fuzz.target import ALICE, BOB, NOW, Maker, Target, run_to_end
 
 _CHAT = {
     "model": "auto",
@@ -67,9 +69,13 @@ slots = 2
 domains = ["law", "tax"]
 examples = ["what is a tort?"]
 """
-_CONFIG_WORDS = tuple(
-    b"[api] [node] [network] [swarm] [engine] [router] [log] [[models]] models = none listen "
-    b"body_max drain threads data = 5m 1.5h 2GiB inf nan 1e400 ~ ./ examples precision fp32".split()
+_CONFIG_WORDS = (
+    *b"[api] [node] [network] [swarm] [engine] [router] [log] [[models]] models = none".split(),
+    *b"listen body_max drain threads data 5m 1.5h 2GiB inf nan 1e400 ~ ./ examples fp32".split(),
+    b'"./a\\u0000b"',
+    b'"~nobody-here/x"',
+    b'data = "~nobody-here"',
+    b'examples = "a\\u0000b"',
 )
 
 
@@ -124,7 +130,9 @@ def config_files(folder: Path) -> Target:
         file.write_bytes(data)
         load(Overrides(home=folder), {}, nowhere)
 
-    return Target(run, (ConfigError,), (_CONFIG,), "text", _CONFIG_WORDS, 4_096, 4.0)
+    return Target(
+        run, (ConfigError,), (_CONFIG,), "text", _CONFIG_WORDS, 4_096, 4.0, takes_bombs=False
+    )
 
 
 def quantities(folder: Path) -> Target:  # noqa: ARG001
@@ -145,7 +153,38 @@ def quantities(folder: Path) -> Target:  # noqa: ARG001
     return Target(run, (ConfigError,), seeds, "text", seeds, 600)
 
 
+def api_key_files(folder: Path) -> Target:
+    """The file of the API's keys, as its owner may have edited it."""
+    file = folder / "keys.json"
+    KeyFile(file).create("laptop")
+    seed = file.read_bytes()
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        file.chmod(0o600)
+        keys = KeyFile(file)
+        keys.names()
+        assert keys.check("dslm-guess") is None
+
+    return Target(run, (ConfigError,), (seed,), "json")
+
+
+def standing_files(folder: Path) -> Target:  # noqa: ARG001
+    """What a node remembers of other peers' conduct."""
+    good = {ALICE.peer_id: Conduct(NOW, 3_600.0, 7, 1), BOB.peer_id: Conduct(NOW)}
+
+    def run(data: bytes) -> None:
+        standing = Standing.load(data)
+        standing.allowance_of(ALICE.peer_id)
+        assert Standing.load(standing.dump()).dump() == standing.dump()
+
+    seed = msgspec.msgpack.encode(good)
+    return Target(run, (ProtocolError,), (seed,), "msgpack")
+
+
 MAKERS: Mapping[str, Maker] = {
+    "api_key_files": api_key_files,
+    "standing_files": standing_files,
     "chat_bodies": _bodies(ChatBody, _CHAT),
     "completion_bodies": _bodies(CompletionBody, _COMPLETION),
     "config_files": config_files,

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 
 from tests.fuzz.hostile import BOMBS, PIECES
 from tests.fuzz.spans import Span, replace_span, spans_of
+from tests.fuzz.target import Target
 
-_BOMB_SHARE = 0.002
+BOMB_SHARE = 0.002
 _PURE_NOISE_SHARE = 0.02
 _UNCHANGED_SHARE = 0.01
 _BY_VALUE_SHARE = 0.6
+_GOOD_SHARE = 0.6
 _NOISE_BYTES_MAX = 80
 _EDGES = tuple(
     struct.pack(form, number)
@@ -29,22 +31,23 @@ class Mutator:
     def __init__(
         self,
         seed: int,
-        pool: Sequence[bytes],
+        good: Sequence[bytes],
         style: str,
         words: Sequence[bytes] = (),
         bytes_max: int = 8_192,
+        bomb_share: float = BOMB_SHARE,
     ) -> None:
-        """`pool` are good inputs and the corpus; empty ones are left out."""
+        """`good` are inputs that the parser takes; six of ten draws begin with one of them."""
         rng = random.Random(seed)
         self._random = rng.random
         self._noise = rng.randbytes
         self._style = style
         self._bytes_max = bytes_max
+        self._bombs_below = _PURE_NOISE_SHARE + bomb_share
         self._pieces = (*PIECES[style], *words, *words)
         self._bombs = BOMBS[style]
-        self._pool: list[tuple[bytes, tuple[Span, ...]]] = []
-        for data in pool:
-            self.add(data)
+        self._good = [(data, spans_of(data, style)) for data in good]
+        self._pool = self._good.copy()
         self._by_bytes: tuple[Callable[[bytes], bytes], ...] = (
             self._flip_bit,
             self._set_byte,
@@ -58,7 +61,7 @@ class Mutator:
         )
 
     def add(self, data: bytes) -> None:
-        """Draw from `data` too."""
+        """Draw from `data` too, good or not; an empty one is left out."""
         if data:
             self._pool.append((data, spans_of(data, self._style)))
 
@@ -67,11 +70,11 @@ class Mutator:
         chance = self._random()
         if chance < _PURE_NOISE_SHARE:
             return self._noise(self._below(_NOISE_BYTES_MAX))
-        pool = self._pool
+        pool = self._good if self._random() < _GOOD_SHARE else self._pool
         data, spans = pool[self._below(len(pool))]
         if chance > 1 - _UNCHANGED_SHARE:
             return data
-        if chance < _PURE_NOISE_SHARE + _BOMB_SHARE:
+        if chance < self._bombs_below:
             return self._with_bomb(data, spans)
         rounds = 1
         if spans and self._random() < _BY_VALUE_SHARE:
@@ -152,3 +155,19 @@ class Mutator:
     def _splice(self, data: bytes) -> bytes:
         other = self._pool[self._below(len(self._pool))][0]
         return data[: self._below(len(data) + 1)] + other[self._below(len(other)) :]
+
+
+def mutator_of(target: Target, known: Sequence[bytes], seed: int) -> Mutator:
+    """A mutator of a target's good inputs and the `known` ones."""
+    bomb_share = BOMB_SHARE if target.takes_bombs else 0.0
+    mutator = Mutator(
+        seed,
+        [data for data in target.seeds if data],
+        target.style,
+        target.words,
+        target.bytes_max,
+        bomb_share,
+    )
+    for data in known:
+        mutator.add(data)
+    return mutator

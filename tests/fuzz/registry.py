@@ -84,6 +84,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "completion_bodies",
         "config_files",
         "quantities",
+        "api_key_files",
+        "standing_files",
     ),
 }
 """Targets with the same imports, by the module `tests.fuzz.GROUP_targets` that makes them."""

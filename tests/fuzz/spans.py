@@ -44,7 +44,8 @@ def spans_of(data: bytes, style: str) -> tuple[Span, ...]:
     found: list[Span] = []
     with contextlib.suppress(_Cut, IndexError, struct.error):
         for span in _FINDERS[style](data):
-            found.append(span)
+            if span.end <= len(data):
+                found.append(span)
             if len(found) >= SPANS_MAX:
                 break
     return tuple(found)

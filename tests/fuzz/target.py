@@ -37,6 +37,8 @@ class Target:
     bytes_max: int = 8_192
     seconds_max: float = INPUT_SECONDS_MAX
     """More than the default only for files that the node's own user chose."""
+    takes_bombs: bool = True
+    """No for a parser of such files that is known to be quadratic (`tomllib`)."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tests.fuzz.corpus import corpus_of
-from tests.fuzz.mutator import Mutator
+from tests.fuzz.mutator import Mutator, mutator_of
 from tests.fuzz.registry import make_target
 from tests.fuzz.target import Target
 
@@ -229,8 +229,7 @@ def main() -> None:
     gc.freeze()
     limit_memory()
     for name, target in made.items():
-        pool = (*target.seeds, *corpus_of(name))
-        mutator = Mutator(job.seed, pool, target.style, target.words, target.bytes_max)
+        mutator = mutator_of(target, corpus_of(name), job.seed)
         outcome = Run(name, target, slot, job.reports_slow).repeat(mutator, job.inputs, job.seconds)
         sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
         sys.stdout.buffer.flush()

@@ -1,7 +1,9 @@
 """The verbs against a gateway with a scripted node behind it, over a real socket."""
 
 import asyncio
+import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,21 +15,37 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Routed
+from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Route, Routed
 from node.cli import app
+from node.cli.verb import Invocation
+from node.gateway.access import Access
+from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig
 from node.gateway.fake import FixedView, ScriptedAnswers, Speech, peer_state, specialist_state
 from node.gateway.server import Gateway
-from node.state import PingReport
+from node.paths import paths_below
+from node.process import RunningNode, hold
+from node.state import Check, JoinReport, PingReport, SwarmReaders
 from protocols.adapters.clock import SystemClock
 from protocols.errors import NoCapacity, TooLong, UnknownModel, UnknownPeer
 from protocols.ids import PeerId, SpecialistId, peer_id_from_public_key
+from protocols.membership.charter import open_charter
+from protocols.membership.invite import Invite, format_invite
 
 PEER = peer_id_from_public_key(bytes(32))
 
 
 class View(FixedView):
-    """A view in which one peer can be pinged."""
+    """A view in which one peer can be pinged, and a join can end as a test wants."""
+
+    scripted: tuple[Check | JoinReport, ...] = ()
+
+    async def join(self, target: str) -> AsyncGenerator[Check | JoinReport, None]:
+        if not self.scripted:
+            async for one in super().join(target):
+                yield one
+        for scripted in self.scripted:
+            yield scripted
 
     async def ping(self, peer: str, count: int) -> PingReport:
         if peer != "bob":
@@ -66,8 +84,10 @@ async def _script(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    """A gateway in a thread of its own."""
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A gateway in a thread of its own, as the running node of the home `tmp_path`."""
+    paths = paths_below(tmp_path)
+    access = Access(admin=AdminToken.create(paths.admin_token_file))
     answers = ScriptedAnswers(_script)
     view = View(
         known_peers=(peer_state(PEER, "alder", is_self=True), peer_state(PeerId("P2"), "bob")),
@@ -84,6 +104,7 @@ def served() -> Iterator[Served]:
             GatewayConfig(port=0, drain=0.1),
             clock=SystemClock(),
             rng=random.Random(1),
+            access=access,
         )
         await gateway.start()
         urls.append(gateway.url)
@@ -96,7 +117,8 @@ def served() -> Iterator[Served]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     assert ready.wait(10)
-    yield Served(urls[0], answers, view)
+    with hold(paths.pid_file, RunningNode(os.getpid(), urls[0], "0.1.0")):
+        yield Served(urls[0], answers, view)
     stops[0]()
     thread.join(10)
 
@@ -199,7 +221,7 @@ def test_ctrl_c_ends_the_answer_here_and_there(served: Served, tmp_path: Path) -
         env={"DSLM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )
     assert process.stdout is not None
-    assert process.stdout.read(3) == b"Hel"
+    assert process.stdout.read(3) == b"Hel", process.communicate(timeout=10)
     assert served.answers.open == 1
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
@@ -233,6 +255,10 @@ def test_a_prompt_from_a_pipe(served: Served, tmp_path: Path) -> None:
         (["peers"], "alder"),
         (["ls"], "base"),
         (["ping", "bob"], "median 1.00"),
+        (["swarm", "ls"], "public"),
+        (["swarm", "info"], "public (open), current"),
+        (["swarm", "members"], "alder"),
+        (["invite", "--for", "2d"], "dslm join dslm:trial"),
     ],
 )
 def test_read_verbs_for_people_and_for_programs(
@@ -257,13 +283,102 @@ def test_join(command: Command, served: Served) -> None:
     address = f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}"
     code, _, err = command("join", address)
     assert (code, served.view.joined) == (0, [address])
-    assert f"joined through {PEER}" in err
+    assert err.splitlines() == ["ok   invite: good", "ok   dial: good", f"joined through {PEER}"]
     assert command("join", "somewhere")[0] == 2
+    assert command("join", "dslm:damaged")[0] == 2
+
+
+def test_join_as_json_and_a_join_that_breaks_off(command: Command, served: Served) -> None:
+    address = f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}"
+    code, out, err = command("join", address, "--json")
+    assert (code, err, json.loads(out)["joined"]) == (0, "", True)
+    served.view.join_breaks = NoCapacity("nobody is left")
+    code, _, err = command("join", address)
+    assert code == 5
+    assert "error: nobody is left" in err
+
+
+def test_a_join_that_is_refused_says_what_to_do(command: Command, served: Served) -> None:
+    checks = (Check("dial", True, "reached"), Check("membership", False, "used up", "ask again"))
+    served.view.scripted = (*checks, JoinReport(1, False, "", checks))
+    code, out, err = command("join", f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}")
+    assert (code, out) == (6, "")
+    assert err.splitlines() == [
+        "ok   dial: reached",
+        "FAIL membership: used up",
+        "     ask again",
+        "error: not joined",
+    ]
+
+
+def test_an_invite_from_a_pipe_is_the_same(
+    command: Command, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = format_invite(Invite(open_charter("commons"), (f"/ip4/192.0.2.7/tcp/1/p2p/{PEER}",)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"dslm join {text[:40]}\n{text[40:]}\n"))
+    assert command("join", "-")[0] == 0
+    assert served.view.joined == [text]
+
+
+def test_somebody_else_on_the_machine_is_not_the_owner(
+    served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Another home has no token: prompts may be sent, verbs are the owner's."""
+    arguments = ["--url", served.url, "--home", str(tmp_path / "other")]
+    assert app.main(["ls", *arguments]) == 0
+    assert app.main(["swarm", "ls", *arguments]) == 6
+    assert app.main(["join", f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}", *arguments]) == 6
+    assert "owner" in capsys.readouterr().err
+    assert served.view.joined == []
+
+
+def test_the_token_goes_to_the_own_node_only(tmp_path: Path, served: Served) -> None:
+    """A program at another address must not learn it."""
+    own = Invocation(home=tmp_path).client()
+    named = Invocation(home=tmp_path, url=served.url + "/").client()
+    foreign = Invocation(home=tmp_path, url="http://127.0.0.1:9").client()
+    assert own.url == named.url == served.url
+    assert "Authorization" in own._headers
+    assert own._headers == named._headers
+    assert foreign._headers == {}
+
+
+def test_the_swarm_and_the_route_are_passed_on(command: Command, served: Served) -> None:
+    served.view.swarm_readers += (SwarmReaders("lab", "private", False, "Members of lab."),)
+    assert command("run", "auto", "hi", "--swarm", "lab", "--route", "trusted")[0] == 0
+    assert command("run", "auto", "hi")[0] == 0
+    asked = served.answers.asked
+    assert [request.swarm for request in asked] == ["lab", "public"]
+    assert [request.route for request in asked] == [Route.TRUSTED, Route.ANY]
+    for verb in ("peers", "ls", "status"):
+        served.view.asked_swarms.clear()
+        assert command(verb, "--swarm", "lab")[0] == 0
+        assert set(served.view.asked_swarms) == {"lab"}
+        code, out, err = command(verb, "--swarm", "nope&x=/")
+        assert (code, out) == (4, "")
+        assert "nope&x=/" in err
+
+
+def test_chat_says_first_who_can_read_it(
+    command: Command, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.view.swarm_readers += (SwarmReaders("lab", "private", False, "Members of lab."),)
+    said = {
+        (): "swarm public (open), route any: Any peer that serves your prompt can read it.",
+        ("--route", "local"): "prompts stay on this node",
+        ("--route", "trusted"): "named in its setting router.trusted",
+        ("--swarm", "lab"): "swarm lab (private), route any: Members of lab.",
+        ("--swarm", "lab", "--route", "trusted"): "Members of lab.",
+    }
+    for flags, sentence in said.items():
+        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+        code, out, err = command("chat", *flags)
+        assert (code, out) == (0, "")
+        assert sentence in err
+    assert served.answers.asked == []
 
 
 def test_chat_over_a_pipe(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO('hello\n"""two\nlines"""\n/bye\nmore\n'))
     code, out, _ = command("chat")
     assert (code, out) == (0, "Hello é!\nHello é!\n")

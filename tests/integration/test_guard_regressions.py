@@ -48,7 +48,7 @@ def test_plain_hivemind_is_harmed(plain_fates: dict[str, Fate], name: str) -> No
 @pytest.fixture(scope="module")
 def node() -> Iterator[Trial]:
     """A node of ours with honest peers, for all attacks in turn."""
-    with Trial() as trial:
+    with Trial(is_meek=False) as trial:
         yield trial
 
 

@@ -14,6 +14,7 @@ from node.cli.trial_swarm import TrialSwarm, address_of
 from node.config import environment
 
 PROMPT = "Why is the sky blue?"
+SWARM = "trial"
 ASKER = Path(__file__).with_name("stock_libp2p_asker.py")
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,7 +45,7 @@ def test_a_stock_host_gets_the_same_answer_as_an_http_client(
         host = swarm.start("host", "smollm2")
         swarm.wait_ready([host], 90)
         run = subprocess.run(  # noqa: S603  (our own program)
-            [sys.executable, str(ASKER), address_of(host), PROMPT],
+            [sys.executable, str(ASKER), address_of(host), PROMPT, SWARM],
             capture_output=True,
             text=True,
             timeout=120,

@@ -16,7 +16,16 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessagePara
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Routed
 from node.gateway.config import GatewayConfig
 from node.gateway.fake import FixedView, Script, Speech
-from node.gateway.trial import BASE, BOB, CAROL, SPECIALIST, TRIAL_CONFIG, Trial, open_trial
+from node.gateway.trial import (
+    BASE,
+    BOB,
+    CAROL,
+    SPECIALIST,
+    TRIAL_CONFIG,
+    Trial,
+    TrialKeys,
+    open_trial,
+)
 from protocols import errors
 from protocols.errors import DslmError
 from protocols.ids import SpecialistId
@@ -371,3 +380,42 @@ async def test_fifty_streams_at_once_do_not_mix() -> None:
         assert texts == [f" {name}" * 40 for name in names]
         assert trial.source.open == 0
     assert len({request.request_id for request in trial.source.asked}) == 50
+
+
+async def test_keys_are_the_clients_api_keys() -> None:
+    config = replace(TRIAL_CONFIG, require_key=True)
+    keys = TrialKeys({"dslm-right": "laptop"})
+    async with open_trial(Speech(BOB, WORDS), config=config, keys=keys) as trial:
+
+        def client(key: str) -> openai.AsyncOpenAI:
+            url = f"{trial.gateway.url}/v1"
+            return openai.AsyncOpenAI(
+                base_url=url, api_key=key, max_retries=0, _strict_response_validation=True
+            )
+
+        async with client("dslm-right") as right, client("dslm-wrong") as wrong:
+            answer = await right.chat.completions.create(model="auto", messages=HELLO)
+            assert answer.choices[0].message.content == "The sky is blue."
+            stream = await right.chat.completions.create(
+                model="auto", messages=HELLO, stream=True, extra_headers={"X-DSLM-Route": "local"}
+            )
+            assert stream.response.headers["x-dslm-readers"] == "local"
+            assert text_of([chunk async for chunk in stream]) == "The sky is blue."
+            with pytest.raises(openai.AuthenticationError) as caught:
+                await wrong.models.list()
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.request_id is not None
+    assert "dslm-wrong" not in caught.value.message
+
+
+async def test_a_swarm_is_named_by_a_header_and_a_wrong_route_is_refused() -> None:
+    async with connected(Speech(BOB, WORDS)) as (trial, client):
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await client.models.list(extra_headers={"X-DSLM-Swarm": "lab"})
+        assert unknown.value.code == "swarm_not_found"
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(
+                model="auto", messages=HELLO, extra_headers={"X-DSLM-Route": "nobody"}
+            )
+        assert "local, trusted, any" in refused.value.message
+        assert trial.source.asked == []

@@ -141,7 +141,8 @@ def test_the_directory_ends_up_the_same(history: tuple[list[Made], list[tuple[Ma
             continue
     now = START + END
     shown: State = {}
-    for record in (*directory.nodes(now), *directory.cards(now)):
+    records: list[NodeRecord | CapabilityCard] = [*directory.nodes(now), *directory.cards(now)]
+    for record in records:
         identity = next(peer for peer in PEERS if peer.peer_id == record.peer)
         key = node_key(SWARM, identity.peer_id)
         if isinstance(record, CapabilityCard):

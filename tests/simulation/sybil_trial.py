@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hivemind.p2p import PeerID
+
 from coordinator.directory import Directory
 from coordinator.verify import Verifier
 from protocols.adapters.libp2p.places import PLACES, place_of
@@ -97,22 +99,38 @@ class Trial:
         for identity in identities:
             await self._join(identity)
 
-    async def attack(self, behaviour: Behaviour) -> Tally:
-        """Publish twice, let the Sybils loose, look up."""
+    def publishing(self) -> list[Honest]:
+        """The peers that publish under the key."""
+        return [peer for peer in self.world.honest if peer.identity in self.publishers]
+
+    def start_round(self) -> None:
+        """Records made from now on are newer than those before."""
+        self._sequence += 1
+        self._round_began = self.world.clock.now()
+
+    def record(self, peer: Honest) -> tuple[bytes, float]:
+        """What `peer` publishes under the key in this round, and when it ends."""
+        expires_at = self._round_began + LIFETIME
+        return seal(self._statement(peer.peer_id, expires_at), peer.identity), expires_at
+
+    async def attack(self, behaviour: Behaviour, deaths: int = 0) -> Tally:
+        """Publish twice, let the Sybils loose, look up. So many honest peers die before that."""
         self.sybils.behaviour = behaviour
         tally, wire, rng = Tally(), self.world.wire, self.world.rng
         published: dict[PeerId, list[bytes]] = {}
         for calls in (tally.put_calls, tally.renewal_calls):
-            self._sequence += 1
-            self._round_began = self.world.clock.now()
-            for peer in self._honest(self.publishers):
-                before, (value, expires_at) = wire.calls, self._record(peer)
+            self.start_round()
+            for peer in self.publishing():
+                before, (value, expires_at) = wire.calls, self.record(peer)
                 await peer.records.put(self.key, peer.peer_id, value, expires_at)
                 published.setdefault(peer.peer_id, []).append(value)
                 calls.append(wire.calls - before)
             await asyncio.sleep(PERIOD)
         for place in self.places:
             await self.sybils.poison([peer.peer_id for peer in self.world.honest], place)
+        for peer in rng.sample(self.world.honest, deaths):
+            self.world.wire.kill(PeerID.from_base58(peer.peer_id))
+            self.world.honest.remove(peer)
         others = [peer for peer in self.world.honest if peer.identity not in self.publishers]
         self.published |= {value for values in published.values() for value in values}
         for reader in rng.sample(others, min(self._setting.readers, len(others))):
@@ -145,17 +163,9 @@ class Trial:
             lies += item.value not in self.published
         return lies
 
-    def _honest(self, identities: Sequence[Identity]) -> list[Honest]:
-        return [peer for peer in self.world.honest if peer.identity in identities]
-
-    def _record(self, peer: Honest) -> tuple[bytes, float]:
-        """The record of this round, the same whenever it is made."""
-        expires_at = self._round_began + LIFETIME
-        return seal(self._statement(peer.peer_id, expires_at), peer.identity), expires_at
-
     def _statement(self, peer: PeerId, expires_at: float) -> Record:
         if self._setting.target == "index":
-            return IndexRecord(peer, self.key, self._sequence, expires_at)
+            return IndexRecord(peer, self.key, self._sequence, expires_at, (LAW,))
         return CapabilityCard(
             peer, self.swarm, self._sequence, expires_at, LAW, "d", "b", "int8", 2_048
         )

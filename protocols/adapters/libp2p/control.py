@@ -17,6 +17,7 @@ from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 from hivemind.utils.multiaddr.exceptions import Error as MultiaddrError
 
+from protocols import limits
 from protocols.adapters.libp2p.address import to_wire
 from protocols.adapters.libp2p.pipe import Pipe, connect
 
@@ -56,6 +57,17 @@ async def list_peers(socket: Path) -> list[tuple[PeerID, tuple[str, ...]]]:
     finally:
         pipe.abort()
     return [(PeerID(info.id), tuple(_texts(info.addrs))) for info in response.peers]
+
+
+async def find_peer(socket: Path, peer: bytes) -> tuple[bytes, ...]:
+    """The addresses, in binary, that p2pd knows of a peer; it looks around if not connected."""
+    query = p2pd_pb2.DHTRequest(type=p2pd_pb2.DHTRequest.FIND_PEER, peer=peer)
+    pipe = await connect(str(socket))
+    try:
+        response = await _exchange(pipe, p2pd_pb2.Request(type=p2pd_pb2.Request.DHT, dht=query))
+    finally:
+        pipe.abort()
+    return tuple(response.dht.peer.addrs)
 
 
 async def handle_streams(socket: Path, listener: Path, protocol: str) -> None:
@@ -106,6 +118,8 @@ def _texts(addresses: Iterable[bytes]) -> Iterator[str]:
 
 
 def _header(info: p2pd_pb2.StreamInfo) -> StreamHeader:
+    if len(info.peer) > limits.DHT_SUBKEY_BYTES_MAX:  # base58 takes seconds for a long one
+        raise ControlFailure(f"a peer id of {len(info.peer)} bytes")
     return StreamHeader(PeerID(info.peer), info.proto)
 
 

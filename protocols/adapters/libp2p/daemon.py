@@ -6,12 +6,14 @@ daemon cannot outlive us: the kernel kills it when this process dies, however it
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+from uuid import UUID
 
 import hivemind.hivemind_cli
 from hivemind.p2p import P2P
@@ -117,7 +119,7 @@ class Daemon:
             death = tasks.create_task(self._wait_lifeline())
             drain = tasks.create_task(self._read_log())
             await asyncio.wait({death, reader}, return_when=asyncio.FIRST_COMPLETED)
-            reason = "the network daemon died" if death.done() else "the network daemon hung up"
+            reason = "the network daemon died" if death.done() else _why_hung_up(reader)
             death.cancel()
             drain.cancel()
         return reason + self._last_words()
@@ -172,6 +174,7 @@ class Daemon:
             self.p2p = await P2P.replicate(Multiaddr(f"/unix{self.control}"))
         except (OSError, EOFError, P2PDaemonError, ControlFailure) as error:
             raise TransportDown(f"the network daemon does not answer: {error}") from error
+        self.p2p._client.control._pending_calls = _OpenCalls()
         if self.p2p.peer_id.to_base58() != expected:
             raise TransportDown("the network daemon runs with another identity than ours")
         await self.refresh_addresses()
@@ -210,9 +213,26 @@ class Daemon:
 
     def _signal(self, number: signal.Signals) -> None:
         try:
-            self._process.send_signal(number)
+            os.kill(self._process.pid, number)  # Popen's own would reap it before asyncio does
         except ProcessLookupError:
             return
+
+
+class _OpenCalls(dict[UUID, "asyncio.Future[bytes]"]):
+    """The calls that wait for an answer, in place of hivemind's dictionary.
+
+    A call whose caller has just given up counts as gone: hivemind would set its answer all the
+    same, and the error would end its only connection to the daemon.
+    """
+
+    def __contains__(self, call: object) -> bool:
+        answer = self.get(call) if isinstance(call, UUID) else None
+        return answer is not None and not answer.done()
+
+
+def _why_hung_up(reader: "asyncio.Task[None]") -> str:
+    error = None if reader.cancelled() else reader.exception()
+    return "the network daemon hung up" + (f": {error!r}" if error is not None else "")
 
 
 def check_ports_free(listen: Sequence[str]) -> None:

@@ -29,6 +29,13 @@ _DICTIONARY_EXT = 0x50
 _DICTIONARY_TAG = b""
 """What stands in a store request's subkey when its value is a whole dictionary."""
 
+_KEYS_PER_REQUEST = 16
+"""So many keys that are looked for cost as much as a request."""
+_ENTRY_BYTES = 256
+"""No record is shorter; a dictionary may hold as many as fit."""
+_ENTRIES_OF_A_RECORD = 40
+"""A single record of the greatest length, in those."""
+
 _encoder = msgspec.msgpack.Encoder()
 _subkey_decoder = msgspec.msgpack.Decoder(str)
 _value_decoder = msgspec.msgpack.Decoder(bytes)
@@ -126,6 +133,16 @@ def check_sender(node: dht_pb2.NodeInfo, remote: PeerID) -> None:
     parse_peer_id(remote.to_base58())
     if node.node_id and node.node_id != node_id_of(remote):
         raise ProtocolError("a node id that does not belong to its peer")
+
+
+def weight(request: Message) -> float:
+    """How many requests a request is worth, besides itself: each value may cost a signature."""
+    if isinstance(request, dht_pb2.FindRequest):
+        return len(request.keys) / _KEYS_PER_REQUEST
+    if not isinstance(request, dht_pb2.StoreRequest):
+        return 0.0
+    packed = sum(len(value) for value in request.values) / _ENTRY_BYTES
+    return max(0.0, len(request.values) - 1, packed - _ENTRIES_OF_A_RECORD)
 
 
 def check_find(request: dht_pb2.FindRequest) -> None:

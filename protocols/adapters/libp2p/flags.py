@@ -37,23 +37,10 @@ hence the check; exec keeps the request. Go leaves the limit of open files where
 
 
 @dataclass(frozen=True, slots=True)
-class RelayLimits:
-    """What one who offers to relay gives: to each peer so many circuits, each with so much."""
-
-    reservations: int = 64
-    circuits: int = 16
-    bytes: int = 128 * 1024 * 1024
-    """In each direction of a circuit, which is then cut; the peers connect anew."""
-    seconds: int = 1_800
-    buffer_bytes: int = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
 class DaemonSettings:
     """What one life of the daemon is started with. An empty `listen` means: cannot be dialled.
 
-    `relays` are addresses of peers through which we may be reached; `relay_service` is what we
-    relay for others.
+    `relays` are addresses of peers through which we may be reached.
     """
 
     folder: Path
@@ -61,7 +48,6 @@ class DaemonSettings:
     listen: tuple[str, ...]
     startup_timeout: float
     relays: tuple[str, ...] = ()
-    relay_service: RelayLimits | None = None
     message_bytes_max: int = limits.DHT_MESSAGE_BYTES_MAX
 
 
@@ -83,7 +69,7 @@ def command(program: Path, control: Path, settings: DaemonSettings) -> list[str]
         "idleTimeout": f"{IDLE_SECONDS}s",
         "persistentConnMaxMsgSize": str(settings.message_bytes_max + _ENVELOPE_BYTES),
         **_listening(settings.listen),
-        **_relaying(settings),
+        **_relaying(settings.relays),
     }
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(OPEN_FILES_MAX)]
     return [*launcher, str(program), *(f"-{name}={value}" for name, value in flags.items())]
@@ -102,25 +88,17 @@ def _listening(listen: tuple[str, ...]) -> dict[str, str]:
     return {"hostAddrs": ",".join(listen)} if listen else {"noListenAddrs": "1"}
 
 
-def _relaying(settings: DaemonSettings) -> dict[str, str]:
-    """`relay` alone lets us dial through relays; the rest is asked for by the operator."""
-    flags = {"relay": "1", "relayDiscovery": "0"}
-    if settings.relays:
-        flags |= {
-            "autoRelay": "1",
-            "trustedRelays": ",".join(settings.relays),
-            "forceReachabilityPrivate": "1",
-        }
-    else:
-        flags["autoRelay"] = "0"
-    if (offered := settings.relay_service) is None:
-        return flags | {"relayService": "0"}
+def _relaying(relays: tuple[str, ...]) -> dict[str, str]:
+    """`relay` lets us speak through relays, and makes p2pd a small relay itself.
+
+    It does so whatever `relayService` says, which only governs a second one that starts when p2pd
+    believes itself public; see `Libp2pTransport.shut` for how it is kept from relaying.
+    """
+    flags = {"relay": "1", "relayService": "0", "relayDiscovery": "0"}
+    if not relays:
+        return flags | {"autoRelay": "0"}
     return flags | {
-        "relayService": "1",
-        "forceReachabilityPublic": "1",
-        "relayMaxReservations": str(offered.reservations),
-        "relayMaxCircuits": str(offered.circuits),
-        "relayDataLimit": str(offered.bytes),
-        "relayTimeLimit": f"{offered.seconds}s",
-        "relayBufferSize": str(offered.buffer_bytes),
+        "autoRelay": "1",
+        "trustedRelays": ",".join(relays),
+        "forceReachabilityPrivate": "1",
     }

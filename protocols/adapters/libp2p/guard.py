@@ -31,6 +31,7 @@ from protocols.adapters.libp2p.dht_messages import (
     split_store,
     trim_find_response,
     unpack_dictionary,
+    weight,
 )
 from protocols.adapters.libp2p.turnstile import Turnstile
 from protocols.defects import describe
@@ -60,6 +61,7 @@ __all__ = [
     "split_store",
     "trim_find_response",
     "unpack_dictionary",
+    "weight",
 ]
 
 CALL_SECONDS = 5.0
@@ -201,10 +203,12 @@ class GuardedP2P:
     async def _answer(
         self, name: str, handler: Handler, kind: type[Message], data: bytes, remote: PeerID
     ) -> bytes:
-        self._turnstile.enter_request(parse_peer_id(remote.to_base58()), name)
+        peer = parse_peer_id(remote.to_base58())
+        self._turnstile.enter_request(peer, name)
         try:
             request: dht_pb2.FindRequest = parse(kind, data)  # or one of the other two
             check_sender(request.peer, remote)
+            self._turnstile.charge_request(peer, weight(request))
             context = P2PContext(handle_name="", local_id=self.peer_id, remote_id=remote)
             if isinstance(request, dht_pb2.StoreRequest):
                 response = await self._answer_store(handler, request, context)

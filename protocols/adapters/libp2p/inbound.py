@@ -15,6 +15,7 @@ from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 from protocols import limits
 from protocols.adapters.libp2p.control import receive_header
 from protocols.adapters.libp2p.daemon import Daemon
+from protocols.adapters.libp2p.peer_routing import ROUTING_PROTOCOL
 from protocols.adapters.libp2p.pipe import Pipe
 from protocols.adapters.libp2p.stream import Libp2pStream
 from protocols.adapters.libp2p.turnstile import Turnstile
@@ -131,7 +132,12 @@ class Inbound:
         finally:
             self._unknown -= 1
         handler = self.handlers.get(header.protocol)
-        if handler is None or not self._turnstile.enter_stream(peer, header.protocol):
+        is_routing = header.protocol == ROUTING_PROTOCOL
+        if handler is None or not (
+            self._turnstile.enter_routing(peer)
+            if is_routing
+            else self._turnstile.enter_stream(peer, header.protocol)
+        ):
             pipe.abort()
             return
         stream = self._make_stream(peer, pipe, daemon)
@@ -142,7 +148,10 @@ class Inbound:
             await self._serve(handler, stream)
         finally:
             self._watched.discard(watched)
-            self._turnstile.leave_stream(peer)
+            if is_routing:
+                self._turnstile.leave_routing(peer)
+            else:
+                self._turnstile.leave_stream(peer)
 
     async def _serve(self, handler: StreamHandler, stream: Libp2pStream) -> None:
         try:

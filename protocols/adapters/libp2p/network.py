@@ -18,8 +18,9 @@ from hivemind.utils.logging import use_hivemind_log_handler
 from protocols import limits
 from protocols.adapters.libp2p.address import parse_address
 from protocols.adapters.libp2p.daemon import Daemon
-from protocols.adapters.libp2p.flags import DaemonSettings, RelayLimits
+from protocols.adapters.libp2p.flags import DaemonSettings
 from protocols.adapters.libp2p.guard import GuardedP2P
+from protocols.adapters.libp2p.peer_routing import ROUTING_PROTOCOL, Directory, PeerRouting
 from protocols.adapters.libp2p.probe import probe
 from protocols.adapters.libp2p.records import Libp2pRecords
 from protocols.adapters.libp2p.runtime import RuntimeFolder
@@ -34,6 +35,7 @@ from protocols.signing import Identity
 REJOIN_SECONDS_FIRST = 1.0
 REJOIN_SECONDS_MAX = 30.0
 REJOIN_AT_ONCE = 16
+RELAY_PROTOCOL = "/libp2p/circuit/relay/0.2.0/hop"
 ADDRESS_SECONDS = 5.0
 """How often we ask p2pd where we can be dialled."""
 _LAST_ROUNDS = 4
@@ -47,7 +49,8 @@ class Libp2pConfig:
 
     `startup_timeout` is in seconds. An empty `bootstrap` starts a swarm of one; an empty `listen`
     means that we cannot be dialled, unless through one of `relays` (addresses of peers that the
-    operator trusts to relay for us). `relay_service` offers others to relay for them.
+    operator trusts to relay for us). `relay_service` offers others to relay for them, within
+    go-libp2p's limits: 128 KiB each way and two minutes a circuit, 16 circuits a peer.
     """
 
     identity: Identity
@@ -59,8 +62,6 @@ class Libp2pConfig:
     """How much our part of the record store may hold."""
     relay_service: bool = False
     relays: tuple[str, ...] = ()
-    relay_limits: RelayLimits = field(default_factory=RelayLimits)
-    """What `relay_service` gives to each peer."""
     message_bytes_max: int = limits.DHT_MESSAGE_BYTES_MAX
     """The longest message of the record store that the daemon lets through."""
 
@@ -74,7 +75,6 @@ class Libp2pConfig:
             listen=self.listen,
             startup_timeout=self.startup_timeout,
             relays=self.relays,
-            relay_service=self.relay_limits if self.relay_service else None,
             message_bytes_max=self.message_bytes_max,
         )
 
@@ -116,6 +116,11 @@ class Libp2pNetwork:
             turnstile = Turnstile(self._clock, self._gate)
             self.transport = Libp2pTransport(peer_id, tasks, turnstile, self._clock)
             turnstile.on_flood = self.transport.drop_nowait
+            if not self._config.relay_service:
+                self.transport.shut(RELAY_PROTOCOL)
+            transport = self.transport
+            directory = Directory(self._clock, transport.own_whereabouts, transport.whereabouts)
+            await transport.serve(ROUTING_PROTOCOL, PeerRouting(turnstile, directory))
             if self._gate is not None:
                 await self._gate.attach(self.transport)
             guard = GuardedP2P(PeerID.from_base58(peer_id), self._clock, turnstile)

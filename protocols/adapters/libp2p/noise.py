@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from protocols.adapters.libp2p.protobuf import fields
 from protocols.errors import ProtocolError
 from protocols.ids import PeerId, public_key_of
 
@@ -22,11 +23,8 @@ _KEY_BYTES = 32
 _TAG_BYTES = 16
 _ED25519_PREFIX = bytes.fromhex("08011220")
 """A libp2p public key message: type Ed25519, then 32 bytes."""
-_VARINT_BYTES_MAX = 5
 _IDENTITY_KEY, _IDENTITY_SIGNATURE = 1, 2
 """Field numbers of the payload."""
-_VARINT, _LENGTH_DELIMITED = 0, 2
-"""Wire types of protobuf."""
 
 
 class Initiator:
@@ -83,38 +81,14 @@ class Initiator:
 
 def check_payload(payload: bytes, static: bytes, peer: PeerId) -> None:
     """`ProtocolError` unless `payload` says, signed by `peer`, that `static` is its key."""
-    fields = _fields(payload)
+    found = dict(fields(payload))
     public = public_key_of(peer)
-    if fields.get(_IDENTITY_KEY) != _ED25519_PREFIX + public:
+    if found.get(_IDENTITY_KEY) != _ED25519_PREFIX + public:
         raise ProtocolError("another peer answered")
-    signature = fields.get(_IDENTITY_SIGNATURE, b"")
+    signature = found.get(_IDENTITY_SIGNATURE)
+    if not isinstance(signature, bytes):
+        raise ProtocolError("a handshake without a proof of identity")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, SIGNED_PREFIX + static)
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError("a handshake without a proof of identity") from error
-
-
-def _fields(data: bytes) -> dict[int, bytes]:
-    """The length-delimited fields of a protobuf message, the last of each number."""
-    found: dict[int, bytes] = {}
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, at = _varint(data, at)
-        if tag & 7 == _VARINT:
-            continue
-        if tag & 7 != _LENGTH_DELIMITED or number > len(data) - at:
-            raise ProtocolError("a malformed handshake payload")
-        found[tag >> 3] = data[at : at + number]
-        at += number
-    return found
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number and where the next one begins."""
-    value = 0
-    for index, byte in enumerate(data[at : at + _VARINT_BYTES_MAX]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, at + index + 1
-    raise ProtocolError("a malformed handshake payload")

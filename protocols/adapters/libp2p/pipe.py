@@ -16,7 +16,7 @@ class _Arrival(asyncio.Future[None]):
     """A future whose task goes on while the loop still reports what was read.
 
     An ordinary future makes the task wait for the loop's next round, which asks the kernel for
-    news in between: a tenth of a whole hop. Only the loop itself may call `happen`, never a task.
+    news in between: a twelfth of a whole hop. Only the loop itself may call `happen`, not a task.
     """
 
     _resume: "Callable[[_Arrival], object] | None" = None
@@ -42,11 +42,18 @@ class _Arrival(asyncio.Future[None]):
 
 
 class Pipe(asyncio.BufferedProtocol):
-    """Bytes in order, or `OSError`. One task may receive while one other sends."""
+    """Bytes in order, or `OSError`. One task may receive while one other sends.
 
-    def __init__(self, on_open: "Callable[[Pipe], None] | None" = None) -> None:
+    Pipes of one event loop may share `incoming`: what the loop puts there is taken out at once.
+    """
+
+    def __init__(
+        self,
+        on_open: "Callable[[Pipe], None] | None" = None,
+        incoming: memoryview | None = None,
+    ) -> None:
         self._on_open = on_open
-        self._incoming = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._incoming = make_read_buffer() if incoming is None else incoming
         self._unread = bytearray()
         self._reader: _Arrival | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -180,6 +187,11 @@ class Pipe(asyncio.BufferedProtocol):
     def _wake(waiting: "asyncio.Future[None] | None") -> None:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def make_read_buffer() -> memoryview:
+    """Where the loop puts what it reads."""
+    return memoryview(bytearray(READ_BUFFER_BYTES))
 
 
 async def connect(path: str) -> Pipe:

@@ -29,8 +29,9 @@ CALL_SECONDS = 2.0
 """One question to one peer."""
 SEARCH_SECONDS = 6.0
 """After this a search goes on with what it has."""
-PUT_SECONDS = 10.0
-JOIN_SECONDS = 5.0
+PUT_SECONDS = 11.0
+JOIN_SECONDS = 3.0
+"""Looking around when we join, after greeting whom we were told of."""
 WORKERS_PER_PLACE = 10
 """Questions on their way at a time; more than the attackers who could keep us waiting there."""
 WORKERS_FIRST = 4
@@ -177,12 +178,8 @@ class Libp2pRecords:
         remotes = [PeerID.from_base58(peer) for peer in peers]
         points = [self._own_id]
         points += [DHTID(self._rng.getrandbits(_ID_BITS)) for _ in range(EXPLORED_AT_JOIN)]
-        try:
-            async with asyncio.timeout(JOIN_SECONDS):
-                await asyncio.gather(*(node.protocol.call_ping(remote) for remote in remotes))
-                await self._look(node, Search(self._judge), points, WORKERS_PER_PLACE)
-        except TimeoutError:
-            return  # whoever answered is known by now
+        await asyncio.gather(*(node.protocol.call_ping(remote) for remote in remotes))
+        await self._look(node, Search(self._judge), points, WORKERS_PER_PLACE, JOIN_SECONDS)
 
     def neighbours(self) -> int:
         """How many other peers of the table we know."""

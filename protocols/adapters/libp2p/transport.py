@@ -14,17 +14,19 @@ from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
 from protocols import access, admission, limits
-from protocols.adapters.libp2p.address import DialAddress, parse_address
+from protocols.adapters.libp2p.address import DialAddress, parse_address, to_wire
 from protocols.adapters.libp2p.control import (
     dial,
     disconnect,
+    find_peer,
     handle_streams,
     list_peers,
     open_stream,
 )
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.inbound import Inbound
-from protocols.adapters.libp2p.pipe import Pipe
+from protocols.adapters.libp2p.peer_routing import Whereabouts, is_passed_on
+from protocols.adapters.libp2p.pipe import Pipe, make_read_buffer
 from protocols.adapters.libp2p.stream import Libp2pStream
 from protocols.adapters.libp2p.turnstile import Turnstile
 from protocols.errors import NetworkError, PeerUnreachable, ProtocolError, TransportDown, UserError
@@ -37,6 +39,7 @@ CONTROL_SECONDS = 2.0
 """What p2pd itself may take for an answer that needs nobody else."""
 ADDRESS_BOOK_MAX = 256
 
+_QUESTIONS_AT_ONCE = 8
 _AnswerT = TypeVar("_AnswerT")
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Libp2pTransport:
     ) -> None:
         self._peer_id = peer_id
         self._tasks = tasks
+        self._shut: set[str] = set()
         self._leaving: set[PeerId] = set()
         self._gate = turnstile.gate
         self._inbound = Inbound(tasks, turnstile, clock, self._stream)
@@ -117,9 +121,14 @@ class Libp2pTransport:
         if self._daemon is not None:
             await self._register(self._daemon, protocol)
 
+    def shut(self, protocol: str) -> None:
+        """Take a protocol of p2pd's own from it, with the next daemon: all streams are cut off."""
+        self._shut.add(protocol)
+
     async def drop(self, peer: PeerId) -> None:
         """End all streams with `peer` and the connection, in 2 s."""
         remote = _hivemind_id(peer)
+        self._address_book.pop(peer, None)
         for stream in tuple(self._streams):
             if stream.peer == peer:
                 stream.abort()
@@ -151,6 +160,30 @@ class Libp2pTransport:
             seen[peer] = tuple(dict.fromkeys((*seen.get(peer, ()), *addresses)))
         return seen
 
+    def own_whereabouts(self) -> Whereabouts:
+        """Ourselves, for those who ask who is where."""
+        found = [to_wire(parse_address(text).where) for text in self.addresses()]
+        return Whereabouts(_hivemind_id(self._peer_id).to_bytes(), tuple(found))
+
+    async def whereabouts(self) -> Sequence[Whereabouts]:
+        """All connected peers with the addresses at which they say they can be dialled."""
+        daemon = self.daemon()
+        slots = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+        async def ask(peer: PeerID) -> Whereabouts:
+            async with slots:
+                addresses = await _ask_daemon(
+                    daemon,
+                    lambda: find_peer(daemon.control, peer.to_bytes()),
+                    CONTROL_SECONDS,
+                    f"{peer}",
+                )
+            return Whereabouts(peer.to_bytes(), tuple(filter(is_passed_on, addresses)))
+
+        peers = [_hivemind_id(peer) for peer in await self.connections()]
+        answers = await asyncio.gather(*map(ask, peers), return_exceptions=True)
+        return [found for found in answers if isinstance(found, Whereabouts) and found.addresses]
+
     async def run_sweeps(self) -> None:
         """Enforce the deadlines of inbound streams for ever."""
         await self._inbound.run_sweeps()
@@ -172,10 +205,12 @@ class Libp2pTransport:
     async def attach(self, daemon: Daemon) -> None:
         """Use `daemon` from now on, and serve through it all that was served before."""
         daemon.listener.unlink(missing_ok=True)
+        incoming = make_read_buffer()  # one for all: strangers shall not have us fill memory
         self._listener = await asyncio.get_running_loop().create_unix_server(
-            lambda: Pipe(lambda pipe: self._inbound.accept(daemon, pipe)), str(daemon.listener)
+            lambda: Pipe(lambda pipe: self._inbound.accept(daemon, pipe), incoming),
+            str(daemon.listener),
         )
-        for protocol in self._inbound.handlers:
+        for protocol in (*self._inbound.handlers, *self._shut):
             await self._register(daemon, protocol)
         self._daemon = daemon
 

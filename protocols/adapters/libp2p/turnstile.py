@@ -7,7 +7,7 @@ without a look at what is sent, so that saying no costs next to nothing.
 from collections import Counter
 from collections.abc import Callable
 
-from protocols import admission, limits
+from protocols import admission, allowances, limits
 from protocols.errors import Busy, NotAdmitted
 from protocols.ids import PeerId
 from protocols.metering import Meter, Rate
@@ -17,6 +17,8 @@ _OPENINGS = Rate(limits.STREAM_OPENINGS_PER_SECOND, limits.STREAM_OPENINGS_BURST
 _REQUESTS = Rate(limits.DHT_REQUESTS_PER_SECOND, limits.DHT_REQUESTS_BURST)
 _BYTES = Rate(limits.STREAM_BYTES_PER_SECOND, limits.STREAM_BYTES_BURST)
 _REFUSALS = Rate(limits.REFUSALS_PER_SECOND, limits.REFUSALS_BURST)
+_QUESTIONS = Rate(allowances.NEWCOMER.requests_per_second, allowances.NEWCOMER.burst)
+ROUTING_STREAMS_PER_PEER = 2
 _UNLIMITED = Rate(1e12, 1e12)
 
 
@@ -31,6 +33,8 @@ class Turnstile:
         self._running = 0
         self._openings = Meter(_OPENINGS)
         self._requests = Meter(_REQUESTS)
+        self._routing: Counter[PeerId] = Counter()
+        self._questions = Meter(_REQUESTS)
         self._bytes = Meter(
             Rate(
                 limits.STREAM_BYTES_TOTAL_FACTOR * _BYTES.per_second,
@@ -82,9 +86,40 @@ class Turnstile:
             raise Busy("too many requests at once")
         self._running += 1
 
+    def charge_request(self, peer: PeerId, amount: float) -> None:
+        """Count a request that turned out to be worth `amount` more than one; `Busy` if it is."""
+        rate = _rate(admission.allowance_of(self.gate, peer))
+        if not self._requests.take(peer, rate, self._clock.monotonic(), amount):
+            self._refuse(peer)
+            raise Busy("too many requests")
+
     def leave_request(self) -> None:
         """A request that had entered was answered."""
         self._running -= 1
+
+    def enter_routing(self, peer: PeerId) -> bool:
+        """Whether `peer` may have one more stream on which it asks who is where.
+
+        p2pd opens those by itself, before anybody says hello; so they have seats of their own.
+        """
+        total = self._routing.total()
+        if total >= limits.ROUTING_STREAMS_MAX or self._routing[peer] >= ROUTING_STREAMS_PER_PEER:
+            self._refuse(peer)
+            return False
+        self._routing[peer] += 1
+        return True
+
+    def leave_routing(self, peer: PeerId) -> None:
+        """Such a stream is over."""
+        self._routing[peer] -= 1
+        if not self._routing[peer]:
+            del self._routing[peer]
+
+    def count_routing(self, peer: PeerId) -> None:
+        """Count one such question; `Busy` if it is one too many."""
+        if not self._questions.take(peer, _QUESTIONS, self._clock.monotonic()):
+            self._refuse(peer)
+            raise Busy("too many questions")
 
     def count_bytes(self, peer: PeerId, amount: int) -> bool:
         """Count bytes that `peer` has sent; whether it stays within its share."""

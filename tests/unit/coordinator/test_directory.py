@@ -86,6 +86,56 @@ def test_who_stays_in_a_full_directory_depends_on_us_not_on_the_order() -> None:
     assert PeerId(ME.peer_id) in kept[0]
 
 
+def card(peer: Identity, number: int, life: float = 60.0, text: str = "x" * 500) -> CapabilityCard:
+    end = NOW + life
+    return CapabilityCard(peer.peer_id, SWARM, 1, end, f"s{number}", "d", "b", "fp32", 9, (), text)
+
+
+def test_one_peer_s_records_have_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.directory.BYTES_PER_PEER_MAX", 5_000)
+    directory, other = Directory(SWARM, ME.peer_id), Identity(b"o" * 32)
+    taken = 0
+    with pytest.raises(RecordError, match="bytes"):
+        for number in range(100):
+            offer(directory, card(other, number), other)
+            taken += 1
+    assert 3 <= taken < 10
+    offer(directory, card(other, 0, text="short"), other)  # not newer: the longer one stays
+    assert directory.statistics(NOW).cards == taken
+    offer(directory, card(ME, 0), ME)
+
+
+def test_all_records_together_have_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.directory.BYTES_MAX", 20_000)
+    crowd = [Identity(bytes([number]) * 32) for number in range(1, 60)]
+    kept = []
+    for order in (crowd, crowd[::-1]):
+        directory = Directory(SWARM, ME.peer_id)
+        offer(directory, card(ME, 0), ME)
+        for peer in order:
+            offer(directory, card(peer, 0), peer)
+        kept.append({record.peer for record in directory.cards(NOW)})
+    assert 10 <= len(kept[0]) <= 20_000 // 500
+    assert kept[0] == kept[1]
+    assert ME.peer_id in kept[0]
+
+
+def test_what_is_forgotten_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.directory.BYTES_MAX", 20_000)
+    monkeypatch.setattr("coordinator.directory.BYTES_PER_PEER_MAX", 5_000)
+    directory, other = Directory(SWARM, ME.peer_id), Identity(b"o" * 32)
+    for _ in range(20):
+        for number in range(4):
+            offer(directory, card(other, number), other)
+        directory.forget(other.peer_id)
+    for number in range(4):
+        offer(directory, card(other, number), other)
+    directory.prune(NOW + 4_000)
+    for number in range(10, 14):
+        offer(directory, card(other, number), other)
+    assert directory.statistics(NOW).cards == 4
+
+
 def test_nearest_names_by_domain_then_by_spelling() -> None:
     directory = Directory(SWARM, ME.peer_id)
     for name, domain in (("acme/law", "legal"), ("maths", "numbers"), ("math-pro", "numbers")):

@@ -145,7 +145,15 @@ def test_a_mistake_in_the_environment_is_named(
 
 
 def test_variables_of_other_tools_are_left_alone(files: Path) -> None:
-    _load(files, variables={"DSLM_ALLOWED_SKIPS": "x", "DSLM_INTEROP": "1", "DSLM_DATA": "y"})
+    _load(
+        files,
+        variables={
+            "DSLM_API_KEY": "dslm-x",
+            "DSLM_ALLOWED_SKIPS": "x",
+            "DSLM_INTEROP": "1",
+            "DSLM_DATA": "y",
+        },
+    )
 
 
 def test_an_unknown_flag_setting_is_named(files: Path) -> None:

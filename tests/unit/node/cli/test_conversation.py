@@ -107,9 +107,9 @@ def test_other_lines(parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None
     assert not talk.handle("/bye")
 
 
-@pytest.mark.parametrize("route", ["any", "local"])
+@pytest.mark.parametrize("route", ["any", "trusted", "local"])
 def test_every_turn_says_who_may_read_it(parrot: Parrot, route: RouteName) -> None:
-    talk = Conversation(parrot, "auto", route=route)
+    talk = Conversation(parrot, "auto", options=OwnOptions(route))
     talk.handle("one")
     talk.handle("two")
     assert [request.dslm for request in parrot.asked] == [OwnOptions(route), OwnOptions(route)]

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from node.cli.exits import UsageError
-from node.cli.join import require_address
+from node.cli.join import read_target
 from node.cli.status import describe, invitation, problems
 from node.gateway.fake import FixedView
 from node.state import NodeState
@@ -24,14 +24,14 @@ def test_a_healthy_node_has_no_problems() -> None:
 def test_problems_come_with_a_way_out() -> None:
     found = problems(_state(network="down", draining=True, known_peers=1))
     assert len(found) == 4
-    assert any("dslm join ADDRESS" in line for line in found)
+    assert any("dslm join INVITE" in line for line in found)
 
 
 def test_an_invitation_prefers_an_address_that_others_can_reach() -> None:
     addresses = (f"/ip4/127.0.0.1/tcp/7779/p2p/{PEER}", f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}")
     invited = invitation(_state(addresses=addresses))
     assert invited == f"dslm join {addresses[1]}"
-    require_address(invited.removeprefix("dslm join "))
+    read_target(invited.removeprefix("dslm join "))
 
 
 def test_an_invitation_ends_in_the_peer_id() -> None:
@@ -46,8 +46,8 @@ def test_a_description_without_addresses_invites_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "bad", "192.0.2.7:7779", "/ip4/192.0.2.7/tcp/7779", f"/p2p/{PEER}", "dslm://x"]
+    "address", ["", "bad", "192.0.2.7:7779", "/ip4/192.0.2.7/tcp/7779", f"/p2p/{PEER}"]
 )
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(UsageError, match="dslm status"):
-        require_address(address)
+        read_target(address)

@@ -2,13 +2,19 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from unittest.mock import Mock
 
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
+from node.gateway.access import Access, Door, require_owner
+from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig, listens_on_loopback
+from node.gateway.errors import Forbidden
 from node.gateway.fake import Speech
 from node.gateway.keys import NoKeys
 from node.gateway.trial import (
@@ -304,3 +310,34 @@ async def test_a_name_of_its_own_is_allowed_behind_a_proxy_and_asks_for_keys() -
             headers = {"Host": host} | bearer(secret)
             async with http.get("/v1/models", headers=headers) as response:
                 assert response.status == status, host
+
+
+@pytest.mark.parametrize(
+    ("peer", "own", "is_here"),
+    [
+        (("127.0.0.1", 5), ("127.0.0.1", 7777), True),
+        (("::1", 5, 0, 0), ("::1", 7777, 0, 0), True),
+        (("192.168.1.7", 5), ("192.168.1.7", 7777), True),
+        (("192.168.1.8", 5), ("192.168.1.7", 7777), False),
+        (("fe80::1%eth0", 5, 0, 2), ("fe80::2%eth0", 7777, 0, 2), False),
+        ("", "/run/a.sock", False),
+        (None, None, False),
+    ],
+)
+async def test_the_owners_token_counts_on_the_nodes_own_machine_only(
+    peer: object, own: object, *, is_here: bool
+) -> None:
+    transport = Mock()
+    transport.get_extra_info = {"peername": peer, "sockname": own}.get
+    request = make_mocked_request("GET", "/api/v1/swarms", OWNER, transport=transport)
+    door = Door(Access(admin=AdminToken(ADMIN_TOKEN)), GatewayConfig())
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        require_owner(request)
+        return web.Response()
+
+    if is_here:
+        assert (await door.check(request, handler)).status == 200
+    else:
+        with pytest.raises(Forbidden):
+            await door.check(request, handler)

@@ -6,17 +6,31 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.gateway.admin import PingBody
 from node.gateway.bodies import ChatBody, CompletionBody, decode_body
 from node.gateway.errors import BadRequest
+from node.gateway.joins import JoinBody
+from node.gateway.swarms import DocumentsBody, InviteBody, LoadBody
 
 FIELDS = (
     "model messages prompt stream stream_options max_tokens max_completion_tokens temperature "
     "top_p top_k seed stop dslm n tools tool_choice response_format logprobs "
-    "logit_bias modalities echo"
+    "logit_bias modalities echo target roles uses lifetime name documents peer count"
 )
 
+SHAPES: tuple[type[msgspec.Struct], ...] = (
+    ChatBody,
+    CompletionBody,
+    JoinBody,
+    PingBody,
+    InviteBody,
+    LoadBody,
+    DocumentsBody,
+)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-names = st.sampled_from([*FIELDS.split(), "role", "content", "type", "text", "route", "node"])
+names = st.sampled_from(
+    [*FIELDS.split(), "role", "content", "type", "text", "route", "node", "swarm"]
+)
 values = st.recursive(
     scalars | st.sampled_from(["user", "assistant", "auto", "text", "local"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
@@ -39,7 +53,7 @@ def test_bytes(data: bytes) -> None:
 @given(bodies | values)
 def test_json(value: object) -> None:
     data = msgspec.json.encode(value)
-    for shape in (ChatBody, CompletionBody):
+    for shape in SHAPES:
         try:
             decode_body(data, shape)
         except BadRequest as error:

@@ -4,13 +4,18 @@ import json
 import os
 import re
 import stat
+import tempfile
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.gateway.admin_token import AdminToken, read_token
+from node.gateway.config import GatewayConfig
 from node.gateway.keys import KeyFile, NoKeys, require_keys
 from protocols.errors import ConfigError, UserError
 
@@ -109,6 +114,29 @@ def test_a_damaged_file_lets_nobody_in_and_is_not_overwritten(
     assert path.read_bytes() == content
 
 
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=70) | st.just("0" * 64),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["version", "keys", *GOOD, "x"]), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=100) | JUNK.map(lambda value: json.dumps(value).encode()))
+def test_whatever_the_file_holds_nobody_gets_in_who_has_no_key(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "api.keys"
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        keys = KeyFile(path)
+        assert [keys.check(text) for text in ("", "x", "0" * 64)] == [None] * 3
+        with suppress(ConfigError):
+            keys.names()
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_a_file_that_is_open_to_others_lets_nobody_in(keys: KeyFile, path: Path, mode: int) -> None:
     phone = keys.create("phone")
@@ -151,10 +179,11 @@ def test_keys_made_at_the_same_time_are_all_kept(path: Path) -> None:
 def test_nobody_with_a_key_is_an_error_that_says_what_to_do(keys: KeyFile) -> None:
     for none in (NoKeys(), keys):
         assert none.check("dslm-x") is None
-        with pytest.raises(ConfigError, match=r"because, so .*dslm key create NAME"):
-            require_keys(none, "because")
+        require_keys(GatewayConfig(), none)
+        with pytest.raises(ConfigError, match=r"require_key is set, so .*dslm key create NAME"):
+            require_keys(GatewayConfig(require_key=True), none)
     keys.create("phone")
-    require_keys(keys, "because")
+    require_keys(GatewayConfig(require_key=True), keys)
 
 
 def test_each_start_has_its_own_token(tmp_path: Path) -> None:

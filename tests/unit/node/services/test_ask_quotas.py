@@ -233,6 +233,23 @@ def test_a_cancelled_answer_gives_its_place_and_its_quota_back() -> None:
     run_virtual(main())
 
 
+def test_a_client_that_does_not_read_the_end_keeps_nobody_waiting() -> None:
+    async def main() -> None:
+        async with served(lambda _: MEMBER, slots=1) as service:
+            async with aclosing(service.answer(ASK, ANN)) as unread:
+                async for message in unread:
+                    if isinstance(message, Finished):
+                        break
+                assert service.inside == 1
+                other = struct_replace(ASK, request_id="b")
+                assert finished(await answer(service, other, BEN)).queue == 0.0
+                assert service.inside == 1
+            assert service.inside == 0
+            await service.wait_idle()
+
+    run_virtual(main())
+
+
 def test_waiting_is_told_and_counted() -> None:
     async def main() -> None:
         async with served(lambda _: MEMBER, slots=1) as service, asyncio.TaskGroup() as tasks:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 import pytest
 
 from coordinator.asking import RemoteAnswerer
-from node.services.ask_stream import FIRST_MESSAGE_SECONDS, AskStream
+from node.services.ask_stream import FIRST_MESSAGE_SECONDS, SEND_SECONDS, AskStream
 from node.services.info import IDLE_SECONDS, InfoStream
 from protocols import versions
 from protocols.adapters.memory import MemoryNetwork, MemoryPeer
@@ -213,6 +213,28 @@ def test_a_client_that_says_nothing_is_dropped() -> None:
         assert FIRST_MESSAGE_SECONDS <= waited < FIRST_MESSAGE_SECONDS + 1
 
     play(Script(), story)
+
+
+def test_a_client_that_drips_is_dropped_in_a_bounded_time() -> None:
+    """It takes a little before each single wait is too long, and would hold its place for ever."""
+    text = "x" * 200_000
+    script = Script((ONE[0], *(Tokens(n, (1,), text) for n in range(60))), hangs=True)
+
+    async def story(client: MemoryPeer, server: MemoryPeer, _: MemoryNetwork) -> None:
+        stream = await client.transport.open_stream(
+            server.peer_id, versions.ASK, server.transport.addresses()
+        )
+        await stream.send(encode(ASK))
+        now = asyncio.get_running_loop().time
+        started = now()
+        while script.closed == 0:
+            await asyncio.sleep(SEND_SECONDS / 10)
+            with suppress(PeerLost):
+                await stream.receive(10_000)
+            assert now() - started < 4 * SEND_SECONDS
+        assert now() - started > SEND_SECONDS
+
+    play(script, story)
 
 
 def test_info_answers_each_nonce_and_drops_the_idle() -> None:

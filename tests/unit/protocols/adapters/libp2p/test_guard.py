@@ -1,22 +1,39 @@
 """The guard's decisions, message by message, without a network."""
 
+import asyncio
 import math
+from collections.abc import Awaitable, Callable
+from typing import cast
 
 import msgspec
 import pytest
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
 from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import limits
+from protocols import access, allowances, limits
 from protocols.adapters.clock import ManualClock
 from protocols.adapters.libp2p import guard
+from protocols.adapters.libp2p.dht_messages import Message
 from protocols.adapters.libp2p.guard import Entry, GuardedP2P
-from protocols.errors import PeerLost, ProtocolError, TransportDown
+from protocols.adapters.libp2p.turnstile import Turnstile
+from protocols.adapters.virtual import run_virtual
+from protocols.errors import (
+    Busy,
+    DeadlineExceeded,
+    DslmError,
+    NotAdmitted,
+    PeerLost,
+    ProtocolError,
+    TransportDown,
+)
+from protocols.ids import PeerId
+from protocols.ports import Allowance, Transport
 from protocols.signing import Identity
 
 NOW = 1_800_000_000.0
@@ -271,3 +288,178 @@ async def test_an_answer_that_claims_another_s_place_is_not_believed() -> None:
     assert isinstance(response, dht_pb2.PingResponse)
     assert response.peer.node_id == b""
     assert PeerLost.retry
+
+
+class WordGate:
+    """Admits all or nobody; counts the greetings."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self.is_open = is_open
+        self.calls: list[str] = []
+
+    async def attach(self, transport: Transport) -> None:
+        raise NotImplementedError
+
+    def admits(self, _peer: PeerId, _protocol: str) -> bool:
+        return self.is_open
+
+    def allowance(self, _peer: PeerId) -> Allowance:
+        return allowances.NEWCOMER
+
+    async def greet(self, _peer: PeerId, protocol: str) -> None:
+        self.calls.append(f"greet for {protocol}")
+
+    def forget(self, _peer: PeerId) -> None:
+        self.calls.append("forget")
+
+
+class Refusing(FakeControl):
+    """A daemon through which a peer refuses so many calls before it answers."""
+
+    def __init__(self, error: str, times: int) -> None:
+        super().__init__()
+        self.error = error
+        self.times = times
+        self.calls = 0
+
+    async def call_unary_handler(self, peer: PeerID, name: str, data: bytes) -> bytes:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise P2PHandlerError(self.error)
+        return await super().call_unary_handler(peer, name, data)
+
+
+async def ping(guarded: GuardedP2P) -> object:
+    return await guarded.call_protobuf_handler(
+        OTHER, PING, dht_pb2.PingRequest(), dht_pb2.PingResponse
+    )
+
+
+PING = access.DHT_PING
+REFUSAL = repr(NotAdmitted("say hello first"))
+
+
+async def test_a_peer_that_forgot_us_is_greeted_once_more_and_asked_once_more() -> None:
+    gate = WordGate()
+    clock = ManualClock(NOW)
+    guarded, control = GuardedP2P(PEER, clock, Turnstile(clock, gate)), Refusing(REFUSAL, 1)
+    await guarded.attach(control)
+    await ping(guarded)
+    assert gate.calls == [f"greet for {PING}", "forget", f"greet for {PING}"]
+    assert control.calls == 2
+
+
+async def test_a_peer_that_refuses_twice_is_left_alone() -> None:
+    gate = WordGate()
+    clock = ManualClock(NOW)
+    guarded, control = GuardedP2P(PEER, clock, Turnstile(clock, gate)), Refusing(REFUSAL, 9)
+    await guarded.attach(control)
+    with pytest.raises(NotAdmitted):
+        await ping(guarded)
+    assert control.calls == 2
+
+
+@pytest.mark.parametrize("error", ["Busy('x')", "NotAdmittedToo('x')", "x NotAdmitted(", ""])
+async def test_other_errors_are_no_reason_to_greet_again(error: str) -> None:
+    gate = WordGate()
+    clock = ManualClock(NOW)
+    guarded, control = GuardedP2P(PEER, clock, Turnstile(clock, gate)), Refusing(error, 9)
+    await guarded.attach(control)
+    with pytest.raises(PeerLost):
+        await ping(guarded)
+    assert control.calls == 1
+    assert gate.calls == [f"greet for {PING}"]
+
+
+def test_a_call_that_nobody_answers_is_given_up() -> None:
+    class Black(FakeControl):
+        async def call_unary_handler(self, _peer: PeerID, _name: str, _data: bytes) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+    async def main() -> None:
+        guarded = GuardedP2P(PEER, ManualClock(NOW))
+        await guarded.attach(Black())
+        with pytest.raises(DeadlineExceeded):
+            await ping(guarded)
+
+    run_virtual(main(), limit_seconds=guard.CALL_SECONDS + 1)
+
+
+Answer = Callable[[bytes, PeerID], Awaitable[bytes]]
+
+
+async def served(
+    handler: Callable[..., Awaitable[object]],
+    turnstile: Turnstile,
+    kind: type = dht_pb2.FindRequest,
+) -> Answer:
+    """What hivemind would call for each message that arrives."""
+    guarded, control = GuardedP2P(PEER, ManualClock(NOW), turnstile), FakeControl()
+    await guarded.attach(control)
+    await guarded.add_protobuf_handler(access.DHT_FIND, handler, kind)  # type: ignore[arg-type]
+    return cast("Answer", control.handlers[access.DHT_FIND])
+
+
+async def test_who_is_not_admitted_is_refused_before_his_message_is_looked_at() -> None:
+    async def never(*_: object) -> object:
+        raise AssertionError("a stranger was served")
+
+    gate = WordGate(is_open=False)
+    answer = await served(never, Turnstile(ManualClock(NOW), gate))
+    for data in (b"", b"\xff" * 100, bytes(2 * limits.DHT_MESSAGE_BYTES_MAX)):
+        with pytest.raises(NotAdmitted):
+            await answer(data, OTHER)
+
+
+async def test_a_peer_over_its_rate_is_refused_before_its_message_is_decoded() -> None:
+    async def find(*_: object) -> object:
+        return dht_pb2.FindResponse()
+
+    answer = await served(find, Turnstile(ManualClock(NOW), WordGate()))
+    request = dht_pb2.FindRequest(keys=[KEY]).SerializeToString()
+    answered = 0
+    with pytest.raises(Busy):
+        for _ in range(allowances.NEWCOMER.burst + 1):
+            await answer(request, OTHER)
+            answered += 1
+    assert answered > allowances.NEWCOMER.burst * 0.9
+    for _ in range(10):
+        with pytest.raises(Busy):
+            await answer(b"\xff" * 100, OTHER)
+
+
+async def test_many_values_in_one_message_count_as_many() -> None:
+    async def store(*_: object) -> object:
+        raise AssertionError("a flood of signatures was let in")
+
+    clock = ManualClock(NOW)
+    answer = await served(store, Turnstile(clock, WordGate()), dht_pb2.StoreRequest)
+    flood = store_request(*[entry()] * limits.DHT_KEYS_MAX).SerializeToString()
+    with pytest.raises(Busy):
+        await answer(flood, OTHER)
+
+
+@pytest.mark.parametrize(
+    ("request_", "most"),
+    [
+        (dht_pb2.PingRequest(), 0),
+        (dht_pb2.FindRequest(keys=[KEY] * 4), 0.5),
+        (store_request(entry(encode(b"x" * limits.RECORD_BYTES_MAX))), 0),
+        (store_request(entry(), entry()), 1),
+    ],
+)
+def test_ordinary_requests_cost_little_more_than_one(request_: Message, most: float) -> None:
+    assert guard.weight(request_) <= most
+
+
+async def test_a_defect_of_ours_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(*_: object) -> object:
+        raise LookupError("a path of ours")
+
+    answer = await served(fail, Turnstile(ManualClock(NOW)))
+    with pytest.raises(DslmError) as raised:
+        await answer(dht_pb2.FindRequest(keys=[KEY]).SerializeToString(), OTHER)
+    assert "path" not in repr(raised.value)
+    assert "LookupError at test_guard.py" in caplog.text
+    assert "path" not in caplog.text
