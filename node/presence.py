@@ -37,7 +37,12 @@ from protocols import limits, versions
 from protocols.errors import DslmError, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
-from protocols.membership.documents import Revocations
+from protocols.membership.documents import (
+    Revocations,
+    Role,
+    peek_certificate,
+    unpack_credential,
+)
 from protocols.membership.invite import Invite
 from protocols.sealing import open_envelope
 
@@ -207,7 +212,8 @@ class Presence:
 
     async def discover(self) -> int:
         """See `Entrance`."""
-        await self.announcer.announce()
+        if self._may_host():
+            await self.announcer.announce()
         return (await self.discovery.refresh()).peers
 
     # ----------------------------------------------------------------------------------------
@@ -222,10 +228,19 @@ class Presence:
         if self._ground.config.network.remember:
             self._begin(self._come_back(self.memory.addresses()))
             self._begin(self._remember())
+        self._begin(self.discovery.run())
+        if not self._may_host():
+            return
         await self.announcer.announce()
         self._begin(self.announcer.run())
-        self._begin(self.discovery.run())
         self._begin(self.reach.run(self.announcer.announce_soon))
+
+    def _may_host(self) -> bool:
+        """Nobody would keep the records of a member that may only ask."""
+        if not self.charter.is_private:
+            return True
+        data = unpack_credential(self.papers.credential()).certificate
+        return Role.NODE in peek_certificate(data, self.charter)[1].roles
 
     async def _come_back(self, addresses: tuple[str, ...]) -> None:
         """Dial those who were there before, until somebody is there."""

@@ -13,6 +13,7 @@ from protocols.errors import ConfigError
 
 _PRIVATE = 0o700
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_REMOVED = ".removed-"
 
 
 def make_private_folder(path: Path) -> None:
@@ -63,9 +64,14 @@ def read_file(path: Path, bytes_max: int) -> bytes:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder with everything in it; a crash leaves none of it under its name."""
-    hidden = Path(tempfile.mkdtemp(prefix=".removed-", dir=path.parent))
+    """Delete a folder with everything in it; a crash leaves none of it under its name.
+
+    What an earlier crash left goes too.
+    """
     try:
+        for left in path.parent.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left)
+        hidden = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=path.parent))
         path.rename(hidden / path.name)
         sync_folder(path.parent)
         shutil.rmtree(hidden)

@@ -91,14 +91,16 @@ class Attacker:
                 self.is_inside = bool(await pipe.receive(65_536))
             pipe.abort()
 
-    async def call(self, method: str, data: bytes) -> bytes | None:
-        """A unary call with these bytes; None if there was no answer but an error, or none."""
+    async def call(self, method: str, data: bytes, seconds: float = CALL_SECONDS) -> bytes | None:
+        """A unary call with these bytes; None if there was no answer in time, or an error."""
         self.sent += 1
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(seconds):
                 control = self._p2p._client.control
                 answer: bytes = await control.call_unary_handler(self._victim, method, data)
         except P2PHandlerError:
+            return None
+        except TimeoutError:
             return None
         except _NETWORK_ERRORS:
             await self._return()

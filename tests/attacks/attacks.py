@@ -31,7 +31,10 @@ Attack = Callable[[Attacker, float], Awaitable[None]]
 LIFE = 600.0
 GIANT_KEYS = 150_000
 AT_ONCE = 6
-"""Giant messages on their way at a time; who drops them silently is not waited for so long."""
+"""Giant messages on their way at a time."""
+GIANT_SECONDS = 1.0
+HASTE_SECONDS = 0.25
+"""How long their answers are waited for; our node drops such messages without a word."""
 PLAIN_TENSOR = "ConnectionHandler.rpc_forward"
 
 
@@ -92,7 +95,7 @@ async def giant_find(attacker: Attacker, until: float) -> None:
     """One search for 150,000 keys after the other."""
     request = wire.find(GIANT_KEYS)
     async for _ in rounds(until):
-        await attacker.call("DHTProtocol.rpc_find", request)
+        await attacker.call("DHTProtocol.rpc_find", request, GIANT_SECONDS)
 
 
 async def rejected_stores(attacker: Attacker, until: float) -> None:
@@ -102,7 +105,7 @@ async def rejected_stores(attacker: Attacker, until: float) -> None:
     request = wire.store([key] * 90_000, wire.PLAIN_SUBKEY, b"\x02", 1e17)
     async for _ in rounds(until):
         for _ in range(5):
-            await attacker.call("DHTProtocol.rpc_store", request)
+            await attacker.call("DHTProtocol.rpc_store", request, GIANT_SECONDS)
 
 
 async def endless_values(attacker: Attacker, until: float) -> None:
@@ -111,7 +114,7 @@ async def endless_values(attacker: Attacker, until: float) -> None:
 
     async def put(key: bytes) -> None:
         request = wire.store([key], wire.PLAIN_SUBKEY, value, wire.FOREVER)
-        await attacker.call("DHTProtocol.rpc_store", request)
+        await attacker.call("DHTProtocol.rpc_store", request, GIANT_SECONDS)
 
     async for number in rounds(until):
         for ends in (float("nan"), time.time() + 10 * 86_400):
@@ -136,7 +139,7 @@ async def lookups(attacker: Attacker, until: float) -> None:
 
     async def search() -> None:
         async for _ in rounds(until, pause=0.0):
-            await attacker.call("DHTProtocol.rpc_find", request)
+            await attacker.call("DHTProtocol.rpc_find", request, HASTE_SECONDS)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(4):

@@ -17,15 +17,22 @@ from tests.attacks.programs import Answer, Command
 MEMORY_MAX = 64 * MEBIBYTE
 SLOWDOWN_MAX = 2.0
 SETTLE_SECONDS = 1.0
+"""After an attack, before the next idle window."""
+REST_SECONDS = 0.5
+"""Windows of an attack that takes longer than it should."""
 WARM_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long a trial is: so many pairs of windows of so many seconds each."""
+    """How long a trial is: so many pairs of windows of so many seconds each.
+
+    Without `has_idle_windows` speed is not compared.
+    """
 
     pairs: int
     seconds: float
+    has_idle_windows: bool = True
 
 
 @dataclass(slots=True)
@@ -71,7 +78,7 @@ class Outcome:
     @property
     def kinds(self) -> list[str]:
         """Kinds of honest requests."""
-        return sorted(self.idle.latencies)
+        return sorted(self.attacked.latencies)
 
 
 class Trial:
@@ -121,16 +128,19 @@ class Trial:
         with MemoryWatch(pids) as memory:
             for _ in range(plan.pairs):
                 attacker = arrive(self.attacker, command)
-                outcome.idle.add(self.work(plan.seconds))
+                if plan.has_idle_windows:
+                    time.sleep(SETTLE_SECONDS)
+                    outcome.idle.add(self.work(plan.seconds))
                 self.attacker.tell(command)
                 outcome.attacked.add(self.work(plan.seconds))
+                while not self.attacker.has_answered:
+                    outcome.attacked.add(self.work(REST_SECONDS))
                 answer = self.attacker.receive(Answer)
                 if answer.error:
                     raise RuntimeError(f"the attacker failed: {answer.error}")
                 outcome.sent += answer.count
                 outcome.answered += answer.answered
                 outcome.held = max(outcome.held, answer.held)
-                time.sleep(SETTLE_SECONDS)
         grown = [peak - start for peak, start in zip(memory.peaks, before, strict=True)]
         outcome.python_grown, outcome.daemon_grown = grown[0], sum(grown[1:])
         outcome.table_grown = max(0, self.victim.ask(Command("table")).count - table)

@@ -143,7 +143,7 @@ class PrivateSwarm:
     def knows(self, machine: str, others: int) -> bool:
         """Whether a machine knows that many others."""
         rows = self.ask(machine, "peers").get("peers", [])
-        return isinstance(rows, list) and len(rows) == others + 1
+        return isinstance(rows, list) and len(rows) > others
 
     def logs(self) -> str:
         """The end of every daemon's log."""
@@ -188,9 +188,10 @@ def live(swarm: PrivateSwarm) -> None:
 
 def break_and_mend(swarm: PrivateSwarm, secret: Path) -> None:
     """A member is thrown out, a network daemon dies, the founder's machine is lost."""
-    swarm.say("emil is revoked")
+    swarm.say("emil is revoked; who may only ask has no name in the swarm, so by a part of his id")
+    emil = str(swarm.ask("emil", "status")["peer"])[-8:]
     began = time.monotonic()
-    swarm.run("anna", f"swarm revoke emil --passphrase-file {secret}")
+    swarm.run("anna", f"swarm revoke {emil} --passphrase-file {secret}")
     swarm.wait("emil is out", 60, lambda: not swarm.ask("emil", "ping ben"))
     swarm.facts["revoked within"] = time.monotonic() - began
     swarm.run("emil", f'run smollm2 "{QUESTION}" --max-tokens 12', fails=True)

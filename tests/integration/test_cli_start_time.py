@@ -17,6 +17,8 @@ sys.stderr.write("loaded:" + ",".join(loaded) + "\\n")
 """
 VERBS = [
     *("--help", "status", "run auto hi", "ps", "peers", "ls", "ping x", "version", "config show"),
+    *("swarm ls", "swarm info", "swarm members", "swarm use x", "swarm revoke x", "invite"),
+    *("key ls", "swarm create lab --private", "chat"),
     *("down", "logs", "join /ip4/127.0.0.1/tcp/9/p2p/12D3KooW", "doctor", "ls --files"),
 ]
 

@@ -35,7 +35,8 @@ def require_namespaces() -> None:
     missing = [name for name in ("unshare", "ip") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+    trial = ["unshare", "-n", "true"]
+    if subprocess.run(trial, capture_output=True, check=False).returncode:  # noqa: S603 - our own
         pytest.skip("network namespaces need root")
 
 
@@ -44,7 +45,7 @@ def run_inside(scenario: str) -> str:
     require_namespaces()
     command = ["unshare", "-n", sys.executable, "-W", "ignore", __file__, scenario]
     root = str(Path(__file__).parents[2])
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own words
         command,
         capture_output=True,
         text=True,
@@ -72,7 +73,9 @@ async def echo(stream: Stream) -> None:
         await stream.send(data)
 
 
-def peer(folder: Path, *listen: str, relays: tuple[str, ...] = (), service: bool = False):
+def peer(
+    folder: Path, *listen: str, relays: tuple[str, ...] = (), service: bool = False
+) -> Libp2pNetwork:
     config = Libp2pConfig(
         Identity.generate(), listen, folder, relays, relays=relays, relay_service=service
     )
@@ -129,15 +132,15 @@ async def reached(folder: Path) -> None:
             again = await client.transport.open_stream(target, ECHO, [address])
             await again.send(b"again")
             assert await again.receive() == b"again"
-            print("carried", count)
+            print("carried", count)  # noqa: T201 - for the parent
 
 
 async def refused(folder: Path) -> None:
-    async with peer(folder, f"/ip4/{RELAY_HOST}/tcp/0") as unwilling:
+    async with peer(folder, f"/ip4/{RELAY_HOST}/tcp/0") as unwilling:  # noqa: SIM117 - in order
         async with peer(folder, relays=unwilling.transport.addresses()) as hidden:
             await asyncio.sleep(0)
             found = await slot(hidden, 15)
-            print("no slot" if not found else found)
+            print(found or "no slot")  # noqa: T201 - for the parent
 
 
 def main() -> None:
@@ -146,7 +149,7 @@ def main() -> None:
         ["addr", "add", f"{RELAY_HOST}/32", "dev", "lo"],
         ["addr", "add", f"{CLIENT_HOST}/32", "dev", "lo"],
     ):
-        subprocess.run(["ip", *command], check=True)
+        subprocess.run(["ip", *command], check=True)  # noqa: S603, S607 - our own words
     with tempfile.TemporaryDirectory() as folder:
         scenario = {"reached": reached, "refused": refused}[sys.argv[1]]
         asyncio.run(scenario(Path(folder)))

@@ -1,6 +1,7 @@
 """The files of a swarm: what was saved is read, damage is named, a crash leaves old or new."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -220,6 +221,25 @@ def test_leaving_deletes_everything(folder: SwarmFolder) -> None:
     folder.remove()
     assert list(folder.path.parent.iterdir()) == []
     assert SwarmFolder.all_in(folder.path.parent) == ()
+
+
+def test_a_leave_that_crashed_is_finished_by_the_next(
+    folder: SwarmFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of a swarm that was left must not stay on the disk for good."""
+    parent = folder.path.parent
+    SwarmFolder.create(parent, open_charter("kitchen"), ME)
+
+    def crash(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", crash)
+        with pytest.raises(ConfigError, match="cannot remove"):
+            folder.remove()
+    assert swarm_names(parent) == ("kitchen",)
+    SwarmFolder.load(parent / "kitchen").remove()
+    assert list(parent.iterdir()) == []
 
 
 def test_all_swarms_are_found_by_name(parent: Path, folder: SwarmFolder) -> None:

@@ -61,7 +61,8 @@ async def list_peers(socket: Path) -> list[tuple[PeerID, tuple[str, ...]]]:
 
 async def find_peer(socket: Path, peer: bytes) -> tuple[bytes, ...]:
     """The addresses, in binary, that p2pd knows of a peer; it looks around if not connected."""
-    query = p2pd_pb2.DHTRequest(type=p2pd_pb2.DHTRequest.FIND_PEER, peer=peer)
+    kind = p2pd_pb2.DHTRequest.FIND_PEER
+    query = p2pd_pb2.DHTRequest(type=kind, peer=peer, timeout=1)
     pipe = await connect(str(socket))
     try:
         response = await _exchange(pipe, p2pd_pb2.Request(type=p2pd_pb2.Request.DHT, dht=query))
@@ -77,6 +78,16 @@ async def handle_streams(socket: Path, listener: Path, protocol: str) -> None:
     )
     kind = p2pd_pb2.Request.STREAM_HANDLER
     await _ask(socket, p2pd_pb2.Request(type=kind, streamHandler=request))
+
+
+async def identify(socket: Path) -> tuple[str, ...]:
+    """The multiaddresses at which p2pd says that it can be dialled, without the peer at the end."""
+    pipe = await connect(str(socket))
+    try:
+        response = await _exchange(pipe, p2pd_pb2.Request(type=p2pd_pb2.Request.IDENTIFY))
+    finally:
+        pipe.abort()
+    return tuple(_texts(response.identify.addrs))
 
 
 async def is_answering(socket: Path) -> bool:

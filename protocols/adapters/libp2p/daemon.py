@@ -21,6 +21,7 @@ from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonErro
 from hivemind.utils.multiaddr import Multiaddr
 
 from protocols.adapters.libp2p.address import is_dialable, parse_listen
+from protocols.adapters.libp2p.control import identify
 from protocols.adapters.libp2p.flags import DaemonSettings, command, environment
 from protocols.errors import AddressInUse, TransportDown
 from protocols.ids import PeerId
@@ -160,12 +161,11 @@ class Daemon:
         """Ask the daemon where it can be dialled now; that changes when a relay takes us."""
         try:
             async with asyncio.timeout(CONTROL_SECONDS):
-                found = await self.p2p.get_visible_maddrs(latest=True)
-        except ValueError:
-            found = []  # hivemind's word for: none
+                found = await identify(self.control)
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ControlFailure) as error:
             raise TransportDown(f"the network daemon does not answer: {error}") from error
-        self.addresses = tuple(str(address) for address in found if is_dialable(address))
+        ours = [f"{address}/p2p/{self.p2p.peer_id.to_base58()}" for address in found]
+        self.addresses = tuple(address for address in ours if is_dialable(Multiaddr(address)))
 
     async def _become_ready(self, settings: DaemonSettings, expected: PeerId) -> None:
         await self._wait_for_peer_id(settings.listen)

@@ -119,7 +119,7 @@ class Libp2pNetwork:
             if not self._config.relay_service:
                 self.transport.shut(RELAY_PROTOCOL)
             transport = self.transport
-            directory = Directory(self._clock, transport.own_whereabouts, transport.whereabouts)
+            directory = Directory(self._clock, transport)
             await transport.serve(ROUTING_PROTOCOL, PeerRouting(turnstile, directory))
             if self._gate is not None:
                 await self._gate.attach(self.transport)

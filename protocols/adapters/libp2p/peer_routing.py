@@ -6,14 +6,15 @@ stranger stores with it until memory is full, so its protocol is taken over.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from protocols import admission
 from protocols.access import DHT_FIND
 from protocols.adapters.libp2p.protobuf import encode_field, encode_varint, fields
 from protocols.adapters.libp2p.turnstile import Turnstile
-from protocols.errors import ProtocolError
+from protocols.errors import NetworkError, ProtocolError
 from protocols.ids import PeerId, public_key_of
 from protocols.limits import ADDRESS_BYTES_MAX
 from protocols.ports import Clock, Stream
@@ -22,8 +23,8 @@ ROUTING_PROTOCOL = "/ipfs/kad/1.0.0"
 REQUEST_BYTES_MAX = 1_024
 PEERS_MAX = 20
 ADDRESSES_MAX = 8
-KNOWN_SECONDS = 10.0
-"""How long we go by what p2pd told us."""
+LIST_SECONDS, ADDRESS_SECONDS = 1.0, 60.0
+"""How long we go by p2pd's list of connections, and by what it told us of each."""
 _LENGTH_BYTES = 2
 _TYPE, _KEY, _LEVEL, _CLOSER = 1, 2, 10, 8
 _PEER_ID, _PEER_ADDRESS, _PEER_CONNECTION = 1, 2, 3
@@ -42,30 +43,54 @@ class Whereabouts:
     addresses: tuple[bytes, ...]
 
 
+class Connections(Protocol):
+    """p2pd's connections, as far as they are asked for here."""
+
+    def own_whereabouts(self) -> Whereabouts:
+        """Ourselves."""
+        ...
+
+    async def connected(self) -> Sequence[bytes]:
+        """Who is connected; `DslmError` if that cannot be found out."""
+        ...
+
+    async def find(self, peer: bytes) -> tuple[bytes, ...]:
+        """The addresses of a connected peer; `DslmError` as above."""
+        ...
+
+
 class Directory:
-    """What p2pd knows of connected peers, asked anew every few seconds.
+    """Who is connected and where each can be dialled, as p2pd told us a moment ago."""
 
-    `connected` names them with their addresses; `own` is what strangers hear of: ourselves.
-    """
-
-    def __init__(
-        self,
-        clock: Clock,
-        own: Callable[[], Whereabouts],
-        connected: Callable[[], Awaitable[Sequence[Whereabouts]]],
-    ) -> None:
+    def __init__(self, clock: Clock, connections: Connections) -> None:
         self._clock = clock
-        self._ask = connected
-        self._known: Sequence[Whereabouts] = ()
-        self._known_until = float("-inf")
-        self.own = own
+        self._connections = connections
+        self._known: dict[bytes, tuple[float, Whereabouts]] = {}
+        self._good_until = float("-inf")
+
+    def own(self) -> Whereabouts:
+        """Ourselves."""
+        return self._connections.own_whereabouts()
 
     async def connected(self) -> Sequence[Whereabouts]:
-        """Everybody who is connected."""
-        if self._clock.monotonic() >= self._known_until:
-            self._known_until = self._clock.monotonic() + KNOWN_SECONDS
-            self._known = await self._ask()
-        return self._known
+        """Everybody who is connected and has an address."""
+        now = self._clock.monotonic()
+        if now >= self._good_until:
+            self._good_until = now + LIST_SECONDS
+            present = await self._connections.connected()
+            kept = [(peer, self._known[peer]) for peer in present if peer in self._known]
+            known = {peer: entry for peer, entry in kept if entry[0] > now}
+            for peer in present:
+                if peer not in known and (addresses := await self._find(peer)):
+                    known[peer] = (now + ADDRESS_SECONDS, Whereabouts(peer, addresses))
+            self._known = known
+        return [entry for _, entry in self._known.values()]
+
+    async def _find(self, peer: bytes) -> tuple[bytes, ...]:
+        try:
+            return tuple(filter(is_passed_on, await self._connections.find(peer)))
+        except NetworkError:
+            return ()
 
 
 class PeerRouting:

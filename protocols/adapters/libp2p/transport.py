@@ -25,7 +25,7 @@ from protocols.adapters.libp2p.control import (
 )
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.inbound import Inbound
-from protocols.adapters.libp2p.peer_routing import Whereabouts, is_passed_on
+from protocols.adapters.libp2p.peer_routing import Whereabouts
 from protocols.adapters.libp2p.pipe import Pipe, make_read_buffer
 from protocols.adapters.libp2p.stream import Libp2pStream
 from protocols.adapters.libp2p.turnstile import Turnstile
@@ -39,7 +39,6 @@ CONTROL_SECONDS = 2.0
 """What p2pd itself may take for an answer that needs nobody else."""
 ADDRESS_BOOK_MAX = 256
 
-_QUESTIONS_AT_ONCE = 8
 _AnswerT = TypeVar("_AnswerT")
 _logger = logging.getLogger(__name__)
 
@@ -165,24 +164,19 @@ class Libp2pTransport:
         found = [to_wire(parse_address(text).where) for text in self.addresses()]
         return Whereabouts(_hivemind_id(self._peer_id).to_bytes(), tuple(found))
 
-    async def whereabouts(self) -> Sequence[Whereabouts]:
-        """All connected peers with the addresses at which they say they can be dialled."""
+    async def connected(self) -> Sequence[bytes]:
+        """Who is connected, in binary."""
+        return [_hivemind_id(peer).to_bytes() for peer in await self.connections()]
+
+    async def find(self, peer: bytes) -> tuple[bytes, ...]:
+        """The addresses, in binary, at which a connected peer says it can be dialled."""
         daemon = self.daemon()
-        slots = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
-
-        async def ask(peer: PeerID) -> Whereabouts:
-            async with slots:
-                addresses = await _ask_daemon(
-                    daemon,
-                    lambda: find_peer(daemon.control, peer.to_bytes()),
-                    CONTROL_SECONDS,
-                    f"{peer}",
-                )
-            return Whereabouts(peer.to_bytes(), tuple(filter(is_passed_on, addresses)))
-
-        peers = [_hivemind_id(peer) for peer in await self.connections()]
-        answers = await asyncio.gather(*map(ask, peers), return_exceptions=True)
-        return [found for found in answers if isinstance(found, Whereabouts) and found.addresses]
+        return await _ask_daemon(
+            daemon,
+            lambda: find_peer(daemon.control, peer),
+            CONTROL_SECONDS,
+            "the addresses of a peer",
+        )
 
     async def run_sweeps(self) -> None:
         """Enforce the deadlines of inbound streams for ever."""

@@ -1,6 +1,6 @@
 """Which peers are remembered."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.swarms.folder import REMEMBERED_MAX
@@ -67,6 +67,7 @@ def test_a_peer_can_be_forgotten() -> None:
     assert memory.addresses() == (at(2),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 200), st.lists(st.integers(1, 5), max_size=4))))
 def test_bounds_hold_whatever_happens(history: list[tuple[int, list[int]]]) -> None:
     memory = Remembered()
