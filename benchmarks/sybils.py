@@ -9,18 +9,22 @@ stall. Honest peers publish under the key twice; then others look it up. A looku
 returns all that was published there. The baseline is hivemind's own way with the same guard: one
 place, the five nearest peers keep a record; so is the swarm without Sybils, for cost.
 
-Run: `.venv/bin/python benchmarks/sybils.py [--quick] [--seeds 50] [--peers 60]`; about half an hour
-on one idle core.
+Run: `.venv/bin/python benchmarks/sybils.py [--quick] [--seeds 50] [--peers 60] [--jobs 2]`; about
+half an hour on one idle core. Each seed is a process of its own.
 """
 
 import argparse
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import msgspec
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from report import Row, print_report
@@ -32,22 +36,40 @@ TARGETS = {0.2: 0.99, 0.33: 0.95}
 PLAIN_SEEDS = 5
 
 
-def measure(setting: Setting, seeds: int) -> dict[str, Tally]:
-    """All behaviours in the worlds of so many seeds, by the behaviour's name."""
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Runs trials in processes of their own, `jobs` at a time."""
+
+    pool: ThreadPoolExecutor
+    peers: int
+
+    def measure(self, number: int, seeds: int) -> dict[str, Tally]:
+        """All behaviours of setting `number` in so many worlds, by the behaviour's name."""
+        total: dict[str, Tally] = {}
+        for found in self.pool.map(lambda seed: self._one(number, seed), range(seeds)):
+            for name, tally in found.items():
+                total.setdefault(name, Tally()).add(tally)
+        return total
+
+    def _one(self, number: int, seed: int) -> dict[str, Tally]:
+        command = [sys.executable, __file__, "--peers", str(self.peers)]
+        command += ["--setting", str(number), "--seed", str(seed)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
+        print(f"  setting {number}, seed {seed}", file=sys.stderr, flush=True)
+        return msgspec.json.decode(done.stdout, type=dict[str, Tally])
+
+
+def work(setting: Setting, seed: int) -> None:
+    """One world, its tallies as JSON."""
     behaviours = BEHAVIOURS if setting.sybils else (SILENT,)
-    total = {behaviour.name: Tally() for behaviour in behaviours}
-    for seed in range(seeds):
-        for name, tally in run_trial(seed, setting, behaviours).items():
-            total[name].add(tally)
-        print(f"  seed {seed} of {setting}", file=sys.stderr, flush=True)
-    return total
+    sys.stdout.write(msgspec.json.encode(run_trial(seed, setting, behaviours)).decode())
 
 
-def rows_of(setting: Setting, seeds: int) -> Iterator[Row]:
+def rows_of(setting: Setting, tallies: dict[str, Tally]) -> Iterator[Row]:
     """What came of one setting."""
     way = "plain" if setting.is_plain else "dslm"
     at_least = None if setting.is_plain else TARGETS.get(setting.share)
-    for name, tally in measure(setting, seeds).items():
+    for name, tally in tallies.items():
         attack = f"{setting.share:.0%} {name}" if setting.sybils else "no Sybils"
         title = f"{way}, {setting.peers} peers, {attack}, {setting.target}"
         success = tally.succeeded / tally.lookups
@@ -85,12 +107,22 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="30 peers, 2 seeds")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--peers", type=int, default=60)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--setting", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     use_hivemind_log_handler("nowhere")
-    seeds = 2 if arguments.quick else arguments.seeds
+    seeds, peers = (2, 30) if arguments.quick else (arguments.seeds, arguments.peers)
+    wanted = list(settings(peers))
+    if arguments.setting is not None:
+        work(wanted[arguments.setting][0], arguments.seed)
+        return 0
     rows: list[Row] = []
-    for setting, is_baseline in settings(30 if arguments.quick else arguments.peers):
-        rows += rows_of(setting, min(seeds, PLAIN_SEEDS) if is_baseline else seeds)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        workers = Workers(pool, peers)
+        for number, (setting, is_baseline) in enumerate(wanted):
+            runs = min(seeds, PLAIN_SEEDS) if is_baseline else seeds
+            rows += rows_of(setting, workers.measure(number, runs))
     return print_report("sybils", rows)
 
 

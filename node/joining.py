@@ -149,7 +149,8 @@ def compare(pong: Pong, charter: Charter) -> list[Check]:
     reply = pong.reply
     skew = abs(pong.clock_skew)
     is_ours = reply.swarm == charter.swarm
-    speaks_ours = set(versions.ALL) <= set(reply.protocols)
+    missing = [one for one in versions.ALL if one not in reply.protocols]
+    speaks_ours = not missing
     is_in_time = skew <= limits.CLOCK_SKEW_SECONDS_MAX
     return [
         Check("answer", ok=True, detail=f"round trip {pong.rtt * 1000:.1f} ms"),
@@ -162,8 +163,8 @@ def compare(pong: Pong, charter: Charter) -> list[Check]:
         Check(
             "versions",
             ok=speaks_ours,
-            detail=f"theirs {reply.software} ({', '.join(reply.protocols)}), "
-            f"ours {versions.SOFTWARE} ({', '.join(versions.ALL)})",
+            detail=f"theirs {reply.software}, ours {versions.SOFTWARE}"
+            + ("" if speaks_ours else f"; it does not speak {', '.join(missing)}"),
             fix="" if speaks_ours else "upgrade the older side",
         ),
         Check(

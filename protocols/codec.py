@@ -57,36 +57,46 @@ class FrameDecoder(Generic[MessageT]):
 
     def feed(self, data: bytes) -> list[Frame[MessageT]]:
         """The frames completed by `data`, in order."""
-        self._buffer += data
-        frames = []
-        while (frame := self._next_frame()) is not None:
-            frames.append(frame)
+        if self._buffer:
+            self._buffer += data
+            if self._is_short():  # before the buffer is copied: it may be long
+                return []
+            frames, read = self._take_all(bytes(self._buffer))
+            del self._buffer[:read]
+        else:  # mostly: one message came whole, and need not be copied
+            frames, read = self._take_all(data)
+            self._buffer += data[read:]
         return frames
-
-    def wanted(self) -> int:
-        """How many more bytes complete what is being read (the prefix, or the frame)."""
-        if len(self._buffer) < _PREFIX.size:
-            return _PREFIX.size - len(self._buffer)
-        header_length, payload_length = _PREFIX.unpack_from(self._buffer)
-        return int(_PREFIX.size + header_length + payload_length - len(self._buffer))
 
     @property
     def is_between_frames(self) -> bool:
         """Whether the stream may end here without having cut a frame."""
         return not self._buffer
 
-    def _next_frame(self) -> Frame[MessageT] | None:
+    def _is_short(self) -> bool:
+        """Whether what is buffered is less than a frame."""
         if len(self._buffer) < _PREFIX.size:
-            return None
+            return True
         header_length, payload_length = _PREFIX.unpack_from(self._buffer)
         _check_lengths(header_length, payload_length, self._header_max, self._payload_max)
-        end = _PREFIX.size + header_length + payload_length
-        if len(self._buffer) < end:
-            return None
-        header = bytes(self._buffer[_PREFIX.size : _PREFIX.size + header_length])
-        payload = bytes(self._buffer[_PREFIX.size + header_length : end])
-        del self._buffer[:end]
-        return Frame(decode_header(self._decoder, header), payload)
+        return bool(len(self._buffer) < _PREFIX.size + header_length + payload_length)
+
+    def _take_all(self, data: bytes) -> tuple[list[Frame[MessageT]], int]:
+        """The whole frames at the beginning of `data`, and how many bytes they are."""
+        frames: list[Frame[MessageT]] = []
+        start = 0
+        while len(data) - start >= _PREFIX.size:
+            header_length, payload_length = _PREFIX.unpack_from(data, start)
+            _check_lengths(header_length, payload_length, self._header_max, self._payload_max)
+            begin = start + _PREFIX.size
+            middle = begin + header_length
+            end = middle + payload_length
+            if len(data) < end:
+                break
+            message = decode_header(self._decoder, data[begin:middle])
+            frames.append(Frame(message, data[middle:end]))
+            start = end
+        return frames, start
 
 
 def decode_header(decoder: "msgspec.msgpack.Decoder[MessageT]", header: bytes) -> MessageT:

@@ -17,7 +17,7 @@ from node.cli.client import Client
 from node.cli.exits import Exit
 from node.cli.output import show, show_json
 from node.cli.ownership import require_own_names
-from node.cli.preparing import require_free_ports
+from node.cli.preparing import require_api_keys, require_free_ports
 from node.cli.verb import Invocation, own_client, verb
 from node.config import NodeConfig
 from node.hosting.fetch import default_encoder_paths, is_present
@@ -67,6 +67,7 @@ def _checks(invocation: Invocation) -> Iterator[Check]:
     yield _disk(config.paths.models)
     yield _memory()
     yield from _models(config)
+    yield _try("API keys", lambda: require_api_keys(config), "as many as the settings ask for")
     yield from _swarms(config.paths)
     yield from _running(config, find(config.paths.pid_file))
 

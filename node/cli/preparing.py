@@ -1,6 +1,6 @@
-"""What must be there before a node can start: its model files, its ports.
+"""What must be there before a node can start: its model files, its ports, its keys.
 
-Knows files and ports of this machine; must not import a model runtime.
+Knows files, ports and keys of this machine; must not import a model runtime.
 """
 
 import re
@@ -32,6 +32,16 @@ def with_model_files(config: NodeConfig, progress: Progress) -> NodeConfig:
         except UserError as error:
             progress.note(f"without a sentence encoder, auto means the plain base: {error}")
     return replace(config, models=models)
+
+
+def require_api_keys(config: NodeConfig) -> None:
+    """`ConfigError` if others can reach the API, and nobody has a key for it."""
+    from node.gateway.config import GatewayConfig
+    from node.gateway.keys import KeyFile, require_keys
+
+    api = config.api
+    gateway = GatewayConfig(api.host, api.port, api.require_key, api.hosts)
+    require_keys(gateway, KeyFile(config.paths.api_keys_file))
 
 
 def require_free_ports(config: NodeConfig) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from node.cli.ownership import require_own_names
-from node.cli.preparing import require_free_ports, with_model_files
+from node.cli.preparing import require_api_keys, require_free_ports, with_model_files
 from node.cli.progress import Bars
 from node.cli.serve_log import set_up_logging
 from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
@@ -54,6 +54,7 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     config = invocation.load(flags.pairs(), tuple(model)).config
     running = RunningNode(os.getpid(), config.api.url, SOFTWARE)
     with hold(config.paths.pid_file, running):
+        require_api_keys(config)
         require_free_ports(config)
         with Bars() as bars:
             ready = with_model_files(config, bars)

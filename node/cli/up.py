@@ -14,7 +14,7 @@ from node.cli.exits import Exit, exit_of
 from node.cli.join import exit_of_join, join_through, read_target
 from node.cli.output import show, show_json, tell
 from node.cli.ownership import require_own_names
-from node.cli.preparing import require_free_ports, with_model_files
+from node.cli.preparing import require_api_keys, require_free_ports, with_model_files
 from node.cli.progress import Bars
 from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
 from node.cli.status import describe, invitation, problems
@@ -70,6 +70,7 @@ def up(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
 
 def _start(config: NodeConfig, arguments: list[str], timeout: float) -> None:
     require_own_names()
+    require_api_keys(config)
     require_free_ports(config)
     with Bars() as bars:
         with_model_files(config, bars)

@@ -117,6 +117,19 @@ class Attacker:
 
         await self._p2p._client.control.add_unary_handler("DHTProtocol.rpc_ping", pong)
 
+    async def fall_silent(self) -> None:
+        """Take all that others ask of a peer in the DHT, and say nothing."""
+
+        async def mute(_request: bytes, _peer: PeerID) -> bytes:
+            return await asyncio.get_running_loop().create_future()
+
+        async def mute_stream(*_: object) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        for method in ("ping", "find", "store"):
+            await self._p2p._client.control.add_unary_handler(f"DHTProtocol.rpc_{method}", mute)
+        await self._p2p.add_binary_stream_handler(versions.HELLO, mute_stream)
+
     async def open(self, protocol: str) -> Pipe | None:
         """A stream, if the victim takes one."""
         self.sent += 1

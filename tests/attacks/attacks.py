@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from itertools import count
 
 from hivemind.proto import dht_pb2
@@ -176,6 +177,17 @@ async def joins_of_many(attacker: Attacker, until: float) -> None:
             attacker.sent += other.sent
 
 
+async def mute_neighbours(attacker: Attacker, until: float) -> None:
+    """Four peers join as they should, and then leave all questions without an answer."""
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(newcomer(attacker.target)) for _ in range(3)]
+        for peer in (attacker, *others):
+            await peer.fall_silent()
+        async for _ in rounds(until, pause=1.0):
+            for peer in (attacker, *others):
+                await peer.call("DHTProtocol.rpc_ping", wire.ping(own_id(peer)))
+
+
 async def full_store(attacker: Attacker, until: float) -> None:
     """Nothing wrong with any of these records, but they are many and large."""
     identity = attacker.identity
@@ -248,7 +260,13 @@ ROWS: tuple[Attack, ...] = (
     idle_streams,
 )
 """Those that were measured against plain hivemind."""
-FLOODS: tuple[Attack, ...] = (idle_streams, lookups, joins_of_one, joins_of_many)
+FLOODS: tuple[Attack, ...] = (
+    idle_streams,
+    lookups,
+    joins_of_one,
+    joins_of_many,
+    mute_neighbours,
+)
 OTHERS: tuple[Attack, ...] = (
     nested_arrays,
     garbage,

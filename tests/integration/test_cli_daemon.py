@@ -165,7 +165,7 @@ def test_starts_that_fail_say_why_and_leave_nothing(home: Home, tmp_path: Path, 
         (["--model", "/nowhere/x.gguf"], "there is no model at /nowhere/x.gguf"),
         (["--model", str(damaged)], "no GGUF file"),
         (["--model", "smolm2"], "Did you mean: smollm2"),
-        (["--set", "api.listen=0.0.0.0:1"], "no password"),
+        (["--set", "api.listen=0.0.0.0:1"], "needs a key"),
         (["--set", "nonsense"], "SECTION.KEY=VALUE"),
         (["--config", "/nowhere.toml"], "/nowhere.toml does not exist"),
     ]

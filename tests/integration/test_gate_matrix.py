@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from hivemind.p2p import PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
 from hivemind.proto import dht_pb2
 
 from node.config import NodeConfig
@@ -150,7 +150,8 @@ async def test_nobody_without_a_place_gets_a_byte_from_any_handler(folder: Path)
             async with intruder(home, identity) as network:
                 hello = encode(Hello(home.owner.charter.swarm, 0, guest.credential))
                 answer = await said(network, host, versions.HELLO, hello)
-                (frame,) = FrameDecoder(HelloMessage).feed(answer)
+                decoder: FrameDecoder[HelloMessage] = FrameDecoder(HelloMessage)
+                (frame,) = decoder.feed(answer)
                 assert isinstance(frame.message, Rejected), case
                 assert len(answer) < 100
                 for protocol in sorted(handlers - access.OPEN - ANSWERED_TO_ALL):
@@ -158,7 +159,7 @@ async def test_nobody_without_a_place_gets_a_byte_from_any_handler(folder: Path)
                         sample = encode(SAMPLES[protocol])
                         assert await said(network, host, protocol, sample) == b"", (case, protocol)
                         continue
-                    with pytest.raises(P2PDaemonError) as refused:
+                    with pytest.raises(P2PHandlerError, match="NotAdmitted") as refused:
                         await called(network, host, protocol)
                     assert len(str(refused.value)) < 200
             assert guest.peer not in home.host.gate.peers()
@@ -168,7 +169,8 @@ async def test_the_desk_gives_a_stranger_a_short_no(folder: Path) -> None:
     async with house(folder) as home, intruder(home, identity_of("stranger")) as network:
         request = EnrolRequest(home.owner.charter.swarm, network.transport.peer_id, bytes(64))
         answer = await said(network, home.host.me, versions.ENROL, encode(request))
-        (frame,) = FrameDecoder(EnrolMessage).feed(answer)
+        decoder: FrameDecoder[EnrolMessage] = FrameDecoder(EnrolMessage)
+        (frame,) = decoder.feed(answer)
         assert isinstance(frame.message, EnrolRefused)
         assert len(answer) < 100
 

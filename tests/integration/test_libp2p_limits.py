@@ -1,11 +1,12 @@
 """What a peer of the real network refuses, cuts off and gives up, and what its daemon may use."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from protocols.adapters.libp2p import inbound
 from protocols.adapters.libp2p.flags import OPEN_FILES_MAX
 from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
 from protocols.errors import DslmError, PeerLost, PeerUnreachable, UserError
+from protocols.ids import PeerId
 from protocols.ports import Stream
 from protocols.signing import Identity
 from tests.conformance.fake_gate import FakeGate
@@ -25,6 +27,8 @@ pytestmark = pytest.mark.integration
 
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 WAIT = "/test/wait/1"
+
+Drop = Callable[[PeerId], Awaitable[None]]
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def network(folder: Path, *bootstrap: str, gate: FakeGate | None = None) -> Libp
 
 @pytest.fixture
 async def pair(folder: Path) -> AsyncGenerator[tuple[Libp2pNetwork, Libp2pNetwork], None]:
-    async with network(folder) as server:
+    async with network(folder) as server:  # noqa: SIM117 - one needs the other's address
         async with network(folder, *server.transport.addresses()) as client:
             yield client, server
 
@@ -50,13 +54,23 @@ async def wait(stream: Stream) -> None:
         await stream.send(b".")
 
 
+async def asked(client: Libp2pNetwork, server: Libp2pNetwork) -> bytes:
+    """An answer of one who is found sooner or later."""
+    while True:
+        try:
+            stream = await client.transport.open_stream(server.transport.peer_id, WAIT)
+        except PeerUnreachable:
+            await asyncio.sleep(0.1)
+            continue
+        await stream.send(b"?")
+        return await stream.receive()
+
+
 async def ended(stream: Stream) -> float:
     """Seconds until the other end is gone."""
     began = time.monotonic()
-    try:
+    with contextlib.suppress(PeerLost):
         assert await stream.receive() == b""
-    except PeerLost:
-        pass
     return time.monotonic() - began
 
 
@@ -119,8 +133,8 @@ async def test_a_stranger_that_goes_on_and_on_loses_its_connection(
         assert dropped[0] == client.transport.peer_id
 
 
-def _noting(notes: list[str], function):
-    async def noting(peer: str) -> None:
+def _noting(notes: list[str], function: Drop) -> Drop:
+    async def noting(peer: PeerId) -> None:
         notes.append(peer)
         await function(peer)
 
@@ -215,14 +229,7 @@ async def test_members_behind_gates_find_each_other_through_a_friend(folder: Pat
             for node in (first, second):
                 await node.records.get("anything")
             async with asyncio.timeout(10):
-                while True:
-                    try:
-                        stream = await first.transport.open_stream(second.transport.peer_id, WAIT)
-                        break
-                    except PeerUnreachable:
-                        await asyncio.sleep(0.1)
-            await stream.send(b"?")
-            assert await stream.receive() == b"."
+                assert await asked(first, second) == b"."
 
 
 async def test_a_stranger_learns_of_no_member_s_address(folder: Path) -> None:

@@ -137,9 +137,10 @@ class Swarm(RuleBasedStateMachine):
 
     @rule(target=documents, name=names)
     def revoke_heard(self, name: str) -> bytes:
-        """The observer hears of it at once."""
+        """Everybody hears of it at once."""
         list_ = self.owner.revoke(PEERS[name].peer_id, now=self.now)
-        self.book.offer(list_, self.now)
+        for book in self._books():
+            book.offer(list_, self.now)
         return list_
 
     @rule(target=documents)
@@ -401,3 +402,141 @@ def test_documents_in_any_order_repeated_and_late_leave_the_same_state(
     assert set(book.delegations()) == set(other.delegations())
     later = WHEN + FLOOR_GRACE_SECONDS + 1
     assert set(book.issuers(later)) == set(other.issuers(later))
+
+
+class Invites(RuleBasedStateMachine):
+    """One issuer's desk, invites of few uses, joiners who compete, and crashes at every point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock(START)
+        self.owner = Owner()
+        self.me = PEERS["i0"].peer_id
+        self.book = MemberBook(self.owner.charter)
+        self.book.offer(self.owner.delegate(self.me, START), START)
+        self.disk = Ledger().dump()
+        self.certified: dict[str, set[PeerId]] = {one.peer_id: set() for one in INVITES}
+        self.uses: dict[str, int] = {}
+        self.ends: dict[str, float] = {}
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        """From what is on disk."""
+        parts = DeskParts(
+            PEERS["i0"],
+            self.book,
+            load_ledger(self.disk),
+            self._save,
+            self.clock,
+            random.Random(1),
+        )
+        self.desk = Desk(parts)
+
+    def _save(self, data: bytes) -> None:
+        self.disk = data
+
+    @rule(number=st.integers(0, 1), uses=st.integers(1, 2), seconds=st.sampled_from([100.0, DAY]))
+    def invite(self, number: int, uses: int, seconds: float) -> None:
+        invite, now = INVITES[number].peer_id, self.clock.now()
+        try:
+            self.desk.enter(Issued(invite, (Role.USER,), uses, now, now + seconds))
+        except NotAdmitted:
+            return
+        assert invite not in self.uses, "an invite was entered twice"
+        self.uses[invite], self.ends[invite] = uses, now + seconds
+
+    @rule(number=st.integers(0, 1), joiner=names, fate=st.sampled_from(["ok", "no disk", "crash"]))
+    def redeem(self, number: int, joiner: str, fate: str) -> None:
+        key, peer = INVITES[number], PEERS[joiner].peer_id
+        self.clock.advance(1.0)
+        proof = prove_invite(key, self.owner.charter.swarm, peer, self.me)
+        request = EnrolRequest(self.owner.charter.swarm, key.peer_id, proof)
+        saving = {"ok": self._save, "no disk": _no_disk, "crash": _crash}[fate]
+        self.desk._save = saving
+        try:
+            answer = self.desk.enrol(peer, request)
+        except NotAdmitted:
+            return
+        except OSError:
+            return
+        except Crash:
+            self.restart()
+            return
+        finally:
+            self.desk._save = self._save
+        assert answer.credential
+        assert self.clock.now() < self.ends[key.peer_id]
+        assert not self.book.is_revoked(peer)
+        self.certified[key.peer_id].add(peer)
+
+    @rule(seconds=st.sampled_from([50.0, 200.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(name=st.sampled_from(["a", "b"]))
+    def revoke(self, name: str) -> None:
+        self.book.offer(self.owner.revoke(PEERS[name].peer_id, now=self.clock.now()), START)
+
+    @invariant()
+    def nobody_is_certified_beyond_the_uses(self) -> None:
+        for invite, joiners in self.certified.items():
+            assert len(joiners) <= self.uses.get(invite, 0)
+
+
+def _no_disk(_: bytes) -> None:
+    raise OSError("disk full")
+
+
+def _crash(_: bytes) -> None:
+    raise Crash
+
+
+TestInvites = Invites.TestCase
+Invites.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    revoked=st.sets(names),
+    peer=names,
+    issuer=issuer_names,
+    age=st.sampled_from([0.0, DAY, 15 * DAY, 31 * DAY - 1, 31 * DAY + 1]),
+    ended=st.sampled_from([-40 * DAY, -DAY, 0.0, 50 * DAY]),
+    is_rotated=st.booleans(),
+    is_confirmed=st.booleans(),
+)
+def test_who_may_renew(  # noqa: PLR0913 - one argument for each thing that varies
+    revoked: set[str],
+    peer: str,
+    issuer: str,
+    age: float,
+    ended: float,
+    *,
+    is_rotated: bool,
+    is_confirmed: bool,
+) -> None:
+    """Against the rule in words: `docs/protocols/membership.md`, renewal."""
+    owner, maker, bearer, now = Owner(), PEERS[issuer], PEERS[peer].peer_id, START + 100 * DAY
+    book = MemberBook(owner.charter)
+    made, delegated_until = now - age, now + ended
+    shown = owner.delegate(maker.peer_id, delegated_until - 60 * DAY, 60 * DAY)
+    if is_rotated:
+        book.offer(owner.rotate(now), now)
+    if is_confirmed:
+        book.offer(owner.delegate(maker.peer_id, now), now)
+        delegated_until = now + 90 * DAY
+    book.offer(owner.revoke(*(PEERS[name].peer_id for name in sorted(revoked)), now=now), now)
+    paper = credential_of(certify(maker, owner.charter, bearer, made), shown)
+    allowed = (
+        not {peer, issuer} & revoked
+        and (is_confirmed or not is_rotated)
+        and made <= delegated_until + limits.CLOCK_SKEW_SECONDS_MAX
+        and now <= min(made + DAY, delegated_until) + limits.LAPSE_SECONDS_MAX
+    )
+    try:
+        book.may_renew(bearer, paper, now)
+    except NotAdmitted:
+        assert not allowed
+    else:
+        assert allowed

@@ -13,11 +13,12 @@ import msgspec
 
 from protocols import versions
 from protocols.ids import PeerId
+from protocols.membership.book import credential_of
 from protocols.messages.ask import Ask, Sampling, Text
 from protocols.messages.info import InfoRequest
 from protocols.messages.reach import ReachRequest
 from protocols.messages.swarm import SwarmState
-from tests.simulation.members import DAY, Owner, certify, credential, credential_of, identity_of
+from tests.simulation.members import DAY, Owner, certify, credential, identity_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ISSUER = identity_of("issuer")

@@ -182,7 +182,8 @@ def test_the_desk_gives_strangers_a_short_no(case: str) -> None:
             asked.append(RenewRequest(swarm, guest.credential))  # type: ignore[arg-type]
         for request in asked:
             answer = await _said(transport, house.host.peer, versions.ENROL, encode(request))
-            (frame,) = FrameDecoder(EnrolMessage).feed(answer)
+            decoder: FrameDecoder[EnrolMessage] = FrameDecoder(EnrolMessage)
+            (frame,) = decoder.feed(answer)
             assert isinstance(frame.message, EnrolRefused)
             assert len(answer) < 200
 

@@ -200,15 +200,15 @@ def test_rotation_leaves_no_honest_member_out() -> None:
     async def story(world: World) -> None:
         issuers = world.members[:2]
         now = world.clock.now()
-        for issuer in issuers:
-            await _publish(world, world.owner.delegate(issuer.peer, now), world.members[4])
+        for one in issuers:
+            await _publish(world, world.owner.delegate(one.peer, now), world.members[4])
         await asyncio.sleep(5.0)
         async with asyncio.TaskGroup() as tasks:
             renewing = [tasks.create_task(one.renewer.run()) for one in world.members]
             await asyncio.sleep(60.0)
             now = world.clock.now()
-            for one in (*(issuer.peer for issuer in issuers), ISSUER.peer_id):
-                await _publish(world, world.owner.delegate(one, now), world.members[9])
+            for issuer in (*(one.peer for one in issuers), ISSUER.peer_id):
+                await _publish(world, world.owner.delegate(issuer, now), world.members[9])
             await _publish(world, world.owner.rotate(now), world.members[9])
             for _ in range(20):
                 await asyncio.sleep(15.0)

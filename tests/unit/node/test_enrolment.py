@@ -21,10 +21,10 @@ from protocols.errors import (
     ProtocolError,
 )
 from protocols.ids import PeerId
-from protocols.membership.book import MemberBook, NotProven
+from protocols.membership.book import MemberBook, NotProven, credential_of
 from protocols.membership.charter import Charter
 from protocols.membership.documents import Role, open_certificate, unpack_credential
-from protocols.membership.invite import Invite, prove_invite
+from protocols.membership.invite import Invite, check_proof, prove_invite
 from protocols.membership.ledger import Issued, Ledger, load_ledger
 from protocols.messages.enrol import (
     EnrolAnswer,
@@ -35,7 +35,7 @@ from protocols.messages.enrol import (
 )
 from protocols.ports import Stream
 from protocols.signing import Identity
-from tests.simulation.members import DAY, Owner, certify, credential, credential_of, identity_of
+from tests.simulation.members import DAY, Owner, certify, credential, identity_of
 
 ISSUER, ALICE, BOB, KEY = (identity_of(name) for name in ("issuer", "alice", "bob", "invite"))
 
@@ -246,7 +246,7 @@ def test_signatures_of_strangers_are_looked_at_so_many_times_a_second(
 ) -> None:
     office.invite()
     looked = 0
-    check = enrolment.check_proof
+    check = check_proof
 
     def counted(*args: object) -> None:
         nonlocal looked

@@ -26,16 +26,11 @@ def test_a_frame_survives_any_cut() -> None:
         assert reader.is_between_frames
 
 
-def test_wanted_leads_to_exactly_one_frame() -> None:
-    data = encode(TOKENS, b"payload") + encode(TOKENS)
-    reader, at = decoder(), 0
-    frames: list[Frame[ServerMessage]] = []
-    while not frames:
-        wanted = reader.wanted()
-        frames = reader.feed(data[at : at + wanted])
-        at += wanted
-    assert at == len(encode(TOKENS, b"payload"))
-    assert reader.is_between_frames
+def test_a_declared_length_is_checked_in_the_middle_of_a_chunk_as_well() -> None:
+    reader = decoder()
+    reader.feed(encode(TOKENS)[:3])
+    with pytest.raises(ProtocolError, match="too large"):
+        reader.feed(encode(TOKENS)[3:] + struct.pack(">II", limits.HEADER_BYTES_MAX + 1, 0))
 
 
 def test_too_large_a_frame_is_refused_before_its_bytes_come() -> None:

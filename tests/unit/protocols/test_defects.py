@@ -1,5 +1,7 @@
 """What the log says of our own mistakes."""
 
+import pytest
+
 from protocols.defects import describe
 
 
@@ -8,10 +10,9 @@ def fail() -> None:
 
 
 def test_a_defect_is_described_by_place_not_by_text() -> None:
-    try:
+    with pytest.raises(LookupError) as raised:
         fail()
-    except LookupError as error:
-        words = describe(error)
+    words = describe(raised.value)
     assert words.startswith("LookupError at test_defects.py:")
     assert "in fail < test_defects.py" in words
     assert "test_a_defect_is_described" in words

@@ -17,7 +17,7 @@ from protocols.errors import DslmError, NotAdmitted, PeerUnreachable, TransportD
 from protocols.gate import HELLO_SECONDS, SwarmGate
 from protocols.gating.policies import PrivatePolicy
 from protocols.ids import PeerId
-from protocols.membership.book import MemberBook
+from protocols.membership.book import MemberBook, credential_of
 from protocols.membership.documents import Role
 from protocols.messages.hello import HELLO_BYTES_MAX, Hello, HelloMessage, Rejected
 from protocols.ports import Stream, Transport
@@ -27,7 +27,6 @@ from tests.simulation.members import (
     Owner,
     certify,
     credential,
-    credential_of,
     identity_of,
 )
 
@@ -156,7 +155,7 @@ def test_a_greeting_that_is_given_up_does_not_take_the_others_along() -> None:
             await asyncio.sleep(0)
             first.cancel()
         assert first.cancelled()
-        assert second.result() is None  # type: ignore[func-returns-value]
+        assert second.result() is None
 
     run(story)
 

@@ -1,9 +1,11 @@
 """Multiaddresses that we dial and listen on."""
 
 import pytest
+from hivemind.utils.multiaddr import Multiaddr
 
-from protocols.adapters.libp2p.address import parse_address, parse_listen
+from protocols.adapters.libp2p.address import is_dialable, parse_address, parse_listen, to_wire
 from protocols.errors import UserError
+from protocols.ids import public_key_of
 from protocols.signing import Identity
 
 PEER = Identity(b"p" * 32).peer_id
@@ -42,6 +44,45 @@ def test_a_relayed_address_names_the_peer_behind_the_relay() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_address(text)
+
+
+RELAY = Identity(b"r" * 32).peer_id
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        f"/ip4/1.2.3.4/tcp/1/p2p/{RELAY}/p2p-circuit/p2p/{RELAY}/p2p-circuit",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{RELAY}",
+        "/ip4/1.2.3.4/tcp/1/p2p-circuit",
+        f"/ip4/1.2.3.4/tcp/1/p2p-circuit/p2p/{RELAY}",
+        "/ip4/1.2.3.4/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N/p2p-circuit",
+        "/tcp/1",
+        "/p2p-circuit",
+        "/ip4/1.2.3.4/ip4/1.2.3.4/tcp/1",
+    ],
+)
+def test_odd_ways_to_a_relay_are_refused(where: str) -> None:
+    with pytest.raises(UserError):
+        parse_address(f"{where}/p2p/{PEER}")
+
+
+def test_a_relay_s_id_is_sent_as_go_libp2p_wants_it() -> None:
+    """As a multihash; a CID in its place is refused by go-libp2p."""
+    text = f"/ip4/1.2.3.4/tcp/1/p2p/{RELAY}/p2p-circuit"
+    wire = to_wire(parse_address(f"{text}/p2p/{PEER}").where)
+    relay = bytes.fromhex("002408011220") + public_key_of(RELAY)
+    assert wire == bytes.fromhex("0401020304060001a50326") + relay + bytes.fromhex("a202")
+    assert str(Multiaddr(wire)) == text
+    direct = parse_address(f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}").where
+    assert to_wire(direct) == direct.to_bytes()
+
+
+def test_what_p2pd_says_of_itself_is_dialable_or_left_out() -> None:
+    for where in ("/ip4/1.2.3.4/tcp/1", f"/ip4/1.2.3.4/tcp/1/p2p/{RELAY}/p2p-circuit"):
+        assert is_dialable(Multiaddr(f"{where}/p2p/{PEER}"))
+        assert not is_dialable(Multiaddr(where))
+    assert not is_dialable(Multiaddr(f"/ip4/1.2.3.4/udp/1/quic-v1/p2p/{PEER}"))
 
 
 def test_listening_addresses() -> None:
