@@ -59,7 +59,7 @@ class Entrance(Protocol):
         ...
 
     async def discover(self) -> int:
-        """Announce ourselves and look for the others; how many there are."""
+        """Look for the others; how many there are."""
         ...
 
 

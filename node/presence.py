@@ -7,7 +7,7 @@ by all presences (`Ground`), and which swarms there are is `node.presences`' bus
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from protocols.membership.invite import Invite
 from protocols.sealing import open_envelope
 
 REMEMBER_SECONDS_FIRST, REMEMBER_SECONDS_MAX = 2.0, 20.0
+FIRST_CHECK_SECONDS = 3.0
 RETURN_SECONDS_FIRST, RETURN_SECONDS_MAX = 1.0, 60.0
 _log = logging.getLogger(__name__)
 
@@ -202,18 +203,17 @@ class Presence:
         return await self.coordinator.ping(peer)
 
     async def reach_back(self) -> Reached:
-        """See `Entrance`."""
+        """See `Entrance`; what was found is announced at once."""
         outcome = await self.reach.check()
         reasons = (
             *outcome.errors,
             *self.reach.reachability.reasons(self._ground.clock.monotonic()),
         )
+        self.announcer.announce_soon()
         return Reached(outcome.answered, self.reach.reached(), reasons)
 
     async def discover(self) -> int:
         """See `Entrance`."""
-        if self._may_host():
-            await self.announcer.announce()
         return (await self.discovery.refresh()).peers
 
     # ----------------------------------------------------------------------------------------
@@ -231,9 +231,17 @@ class Presence:
         self._begin(self.discovery.run())
         if not self._may_host():
             return
-        await self.announcer.announce()
-        self._begin(self.announcer.run())
-        self._begin(self.reach.run(self.announcer.announce_soon))
+        self._begin(self._announce())
+
+    async def _announce(self) -> None:
+        """Announce where others have reached us: so ask first, as far as somebody is there."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_CHECK_SECONDS):
+                await self.reach.check()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reach.run(self.announcer.announce_soon))
+            await self.announcer.announce()
+            tasks.create_task(self.announcer.run())
 
     def _may_host(self) -> bool:
         """Nobody would keep the records of a member that may only ask."""

@@ -152,7 +152,7 @@ class SwarmView:
             members=1 + len(presence.others()),
             addresses=presence.reach.announced(),
             reachable=presence.reach.reached(),
-            network=presence.network.status(),
+            network=_status(presence),
             owner_key=str(owner_key) if owner_key.exists() else "",
             readers=readers_of(presence),
         )
@@ -189,6 +189,12 @@ class SwarmView:
             for node in presence.directory.nodes(now)
             if node.peer not in met and not presence.papers.book.is_revoked(PeerId(node.peer))
         ]
+
+
+def _status(presence: Presence) -> str:
+    trouble = presence.renewer.last_error
+    status = presence.network.status()
+    return f"{status}, but the certificate is not renewed: {trouble}" if trouble else status
 
 
 def _revoked(presence: Presence) -> list[shapes.MemberState]:

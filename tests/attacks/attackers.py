@@ -121,7 +121,8 @@ class Attacker:
         """Take all that others ask of a peer in the DHT, and say nothing."""
 
         async def mute(_request: bytes, _peer: PeerID) -> bytes:
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.get_running_loop().create_future()
+            return b""
 
         async def mute_stream(*_: object) -> None:
             await asyncio.get_running_loop().create_future()
