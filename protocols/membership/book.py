@@ -229,8 +229,6 @@ class MemberBook:
     def _check(self, peer: PeerId, data: bytes, now: float) -> tuple[Membership, bytes]:
         """The membership and the delegation that it rests on."""
         certificate, issuer, (document, delegation) = self._open(peer, data)
-        if certificate.issued_at > now + limits.CLOCK_SKEW_SECONDS_MAX:
-            raise NotAdmitted("the certificate is not valid yet: compare the clocks")
         membership = _membership(certificate, issuer)
         fault = self._fault_of_certificate(membership, now)
         fault = fault or self._fault_of_delegation(delegation, now)
@@ -268,6 +266,8 @@ class MemberBook:
     def _fault_of_certificate(self, membership: Membership, now: float) -> str:
         if membership.expires_at <= now:
             return "the certificate expired"
+        if membership.issued_at > now + limits.CLOCK_SKEW_SECONDS_MAX:
+            return "the certificate is not valid yet: compare the clocks"
         if membership.peer in self._revoked:
             return "the peer was revoked"
         if membership.issuer in self._revoked:

@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from itertools import count
 
 from hivemind.proto import dht_pb2
 
@@ -31,6 +30,8 @@ Attack = Callable[[Attacker, float], Awaitable[None]]
 
 LIFE = 600.0
 GIANT_KEYS = 150_000
+RECORDS_AT_ONCE = 4
+"""Few enough that a newcomer is not refused for the size of its requests."""
 AT_ONCE = 6
 """Giant messages on their way at a time."""
 GIANT_SECONDS = 1.0
@@ -190,29 +191,20 @@ async def mute_neighbours(attacker: Attacker, until: float) -> None:
 
 async def full_store(attacker: Attacker, until: float) -> None:
     """Nothing wrong with any of these records, but they are many and large."""
-    identity = attacker.identity
-    for number in count():
-        request = dht_pb2.StoreRequest()
-        for part in range(16):
-            key = f"full/{attacker.peer}/{number}/{part}"
-            specialists = tuple(f"{index:02}{'x' * 90}" for index in range(60))
-            data, ends = make_record(identity, key, number, LIFE, specialists)
-            request.keys.append(key_id_of(key))
-            request.subkeys.append(subkey(attacker.peer))
-            request.values.append(wire.encode(data))
-            request.expiration_time.append(ends)
-            request.in_cache.append(False)
-        await attacker.call("DHTProtocol.rpc_store", request.SerializeToString())
-        if time.monotonic() >= until:
-            return
+    specialists = tuple(f"{index:02}{'x' * 90}" for index in range(60))
+    async for number in rounds(until):
+        key = f"full/{attacker.peer}/{number}"
+        data, ends = make_record(attacker.identity, key, number, LIFE, specialists)
+        request = wire.store([key_id_of(key)], subkey(attacker.peer), wire.encode(data), ends)
+        await attacker.call("DHTProtocol.rpc_store", request)
 
 
 async def forged_records(attacker: Attacker, until: float) -> None:
-    """64 records a message, each with a signature that is wrong and has to be looked at."""
+    """Records, each with a signature that is wrong and has to be looked at."""
     identity, number = attacker.identity, 0
     async for _ in rounds(until):
         request = dht_pb2.StoreRequest()
-        for _ in range(64):
+        for _ in range(RECORDS_AT_ONCE):
             number += 1
             key = f"forged/{number}"
             data, ends = make_record(identity, key, number, LIFE)

@@ -312,7 +312,8 @@ class Swarm(RuleBasedStateMachine):
                 unpack_credential(self.shown[peer]).certificate, self.owner.charter
             )[0]
             assert certificate.peer == peer
-            assert certificate.issued_at - 3_700 <= self.now < certificate.expires_at
+            skew = limits.CLOCK_SKEW_SECONDS_MAX
+            assert certificate.issued_at - skew <= self.now < certificate.expires_at
             assert not {peer, issuer} & set(self.book.revocations.peers)
             delegation = open_delegation(
                 self.book.delegation_of(issuer, self.now), self.owner.charter
