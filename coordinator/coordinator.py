@@ -144,7 +144,7 @@ class Coordinator:
         if self._replicas(request, specialist):
             return Choice(specialist, f"{specialist} was asked for by name.")
         if self._parts.directory.replicas(specialist, self._parts.clock.now()):
-            raise NoCapacity(f"{specialist} is known, but {_place(request)} does not host it.")
+            raise NoCapacity(f"{specialist} is known, but {_nobody(request)}.")
         if request.route is not Route.LOCAL:
             await self._parts.discovery.find_domain(specialist)
         raise self._unknown(specialist)
@@ -218,12 +218,14 @@ class _Surroundings:
         await self.parts.discovery.find_specialist(self.specialist)
 
 
-def _place(request: AnswerRequest) -> str:
+def _nobody(request: AnswerRequest) -> str:
+    """Why none of those who host it may be asked, as the end of a sentence."""
     if request.route is Route.LOCAL:
-        return "this node"
-    if request.node is not None:
-        return f"peer {request.node}"
-    return "no peer that counts as trusted"
+        return "this node does not host it"
+    if request.node is None:
+        return "no peer that counts as trusted hosts it"
+    doubt = " or does not count as trusted" if request.route is Route.TRUSTED else ""
+    return f"peer {request.node} does not host it{doubt}"
 
 
 def _addresses(parts: Parts, peer: PeerId) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from random import Random
 
 from coordinator.ports import Encoder
-from coordinator.standing import Standing
 from node.config import NodeConfig
 from node.services.ask import AskService
+from node.swarms.conduct import ConductBook
 from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip
 from node.swarms.papers import Papers
@@ -52,13 +52,13 @@ class Place:
 
 
 class Ears:
-    """What the gate hears, passed on once there is somebody to listen. `standing` is what a public
-    swarm's newcomers have earned here."""
+    """What gate and network hear, passed on once there is somebody to listen. `conduct` is what a
+    public swarm's newcomers have earned here."""
 
-    def __init__(self) -> None:
+    def __init__(self, conduct: ConductBook) -> None:
         self.gossip: Gossip | None = None
         self.renewer: Renewer | None = None
-        self.standing = Standing()
+        self.conduct = conduct
 
     def on_hello(self, peer: PeerId, epoch: int) -> None:
         """See `GateEvents`."""
@@ -69,6 +69,10 @@ class Ears:
         """See `GateEvents`."""
         if self.renewer is not None:
             self.renewer.renew_soon()
+
+    def on_flood(self, peer: PeerId) -> None:
+        """`peer` goes on and on although it was refused."""
+        self.conduct.flooded(peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,9 @@ class Footing:
 @asynccontextmanager
 async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
     """The ground of one presence: a network that is up, behind the swarm's gate."""
-    papers, ears = Papers(place.folder, ground.clock), Ears()
-    policy = await _policy(papers, _earned(ground.config, ears.standing))
+    papers = Papers(place.folder, ground.clock)
+    ears = Ears(ConductBook(place.folder, ground.clock))
+    policy = await _policy(papers, _earned(ground.config, ears.conduct))
     gate = SwarmGate(policy, ground.clock, GateEvents(ears.on_hello, ears.on_rejected))
     network = Libp2pNetwork(_network_config(ground.config, place), ground.clock, gate)
     async with network, asyncio.TaskGroup() as tasks:
@@ -96,11 +101,11 @@ async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
         yield Footing(place, papers, gate, network, ears, tasks)
 
 
-def _earned(config: NodeConfig, standing: Standing) -> Callable[[PeerId], Allowance]:
+def _earned(config: NodeConfig, conduct: ConductBook) -> Callable[[PeerId], Allowance]:
     """What strangers get."""
     if config.swarm.newcomers == "welcome":
         return lambda _: allowances.MEMBER
-    return standing.allowance_of
+    return conduct.allowance_of
 
 
 async def _policy(papers: Papers, earned: Callable[[PeerId], Allowance]) -> Policy:

@@ -5,6 +5,7 @@ asked for it is not known here.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,12 +74,13 @@ async def join(
     """
     done: list[Check] = []
     peer = ""
-    async for step in _steps(entrance, addresses, invite, now):
-        if isinstance(step, str):
-            peer = step
-            continue
-        done.append(step)
-        yield step
+    async with aclosing(_steps(entrance, addresses, invite, now)) as steps:
+        async for step in steps:
+            if isinstance(step, str):
+                peer = step
+                continue
+            done.append(step)
+            yield step
     joined = all(check.ok or check.name == "reachability" for check in done)
     yield JoinReport(SCHEMA_VERSION, joined, peer, tuple(done))
 

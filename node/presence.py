@@ -25,6 +25,7 @@ from node.joining import Reached
 from node.profile import Profile
 from node.services.ask_stream import AskStream
 from node.services.info import InfoStream
+from node.swarms.company import Company, CompanyPorts
 from node.swarms.enrolment import Desk, DeskParts, EnrolStream, enrol
 from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip, GossipParts
@@ -46,7 +47,7 @@ from protocols.membership.documents import (
 from protocols.membership.invite import Invite
 from protocols.sealing import open_envelope
 
-REMEMBER_SECONDS_FIRST, REMEMBER_SECONDS_MAX = 2.0, 20.0
+SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
 RETURN_SECONDS_FIRST, RETURN_SECONDS_MAX = 1.0, 60.0
 _log = logging.getLogger(__name__)
@@ -77,8 +78,13 @@ class Presence:
         me = transport.peer_id
         self.directory = Directory(self.charter.swarm, me, is_welcome=self._is_welcome)
         self.discovery = Discovery(self.directory, self.network.records, clock, rng)
+        self.company = Company(
+            CompanyPorts(
+                self.network.connected_peers, self.others, footing.ears.conduct.met, ground.rng
+            )
+        )
         self.reach = ReachAsker(
-            ReachPorts(transport, self.others, self.network.observed, clock, rng),
+            ReachPorts(transport, self.company.peers, self.network.observed, clock, rng),
             Reachability(ground.config.network.announce),
         )
         self.profile = self._make_profile()
@@ -139,14 +145,17 @@ class Presence:
         await transport.serve(versions.ENROL, EnrolStream(self.desk))
         self.folder.save_listen_addresses(self.network.listening)
         self._begin(self.gossip.run())
+        self._begin(self.company.run())
+        self._begin(self._save_for_ever())
         if not self.charter.is_private or self.papers.credential():
             await self._begin_as_member()
 
     def stop(self) -> None:
-        """End what runs in the background."""
+        """End what runs in the background, and keep what it learned."""
         for task in self._background:
             task.cancel()
         self._background.clear()
+        self._save()
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         """See `Coordinator.answer`; peers that helped are remembered for it."""
@@ -204,6 +213,7 @@ class Presence:
 
     async def reach_back(self) -> Reached:
         """See `Entrance`; what was found is announced at once."""
+        await self.company.refresh()
         outcome = await self.reach.check()
         reasons = (
             *outcome.errors,
@@ -227,7 +237,6 @@ class Presence:
             self._begin(self.renewer.run())
         if self._ground.config.network.remember:
             self._begin(self._come_back(self.memory.addresses()))
-            self._begin(self._remember())
         self._begin(self.discovery.run())
         if not self._may_host():
             return
@@ -237,6 +246,7 @@ class Presence:
         """Announce where others have reached us: so ask first, as far as somebody is there."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_CHECK_SECONDS):
+                await self.company.refresh()
                 await self.reach.check()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.reach.run(self.announcer.announce_soon))
@@ -261,22 +271,30 @@ class Presence:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETURN_SECONDS_MAX)
 
-    async def _remember(self) -> None:
+    async def _save_for_ever(self) -> None:
         """Keep the addresses of those who are there, and who has been how good to us."""
-        pause = REMEMBER_SECONDS_FIRST
+        pause = SAVE_SECONDS_FIRST
         while True:
             await asyncio.sleep(pause * self._ground.rng.uniform(0.5, 1.0))
-            pause = min(2 * pause, REMEMBER_SECONDS_MAX)
-            now = self._ground.clock.now()
-            for peer in self.others():
-                self._footing.ears.standing.met(peer, now)
-                node = self.directory.node(peer, now)
-                if node is not None:
-                    self.memory.note(peer, node.addresses)
-            try:
-                self.memory.save()
-            except (DslmError, OSError) as error:  # a full disk, say: try again later
-                _log.warning("peers cannot be remembered: %s", error)
+            pause = min(2 * pause, SAVE_SECONDS_MAX)
+            await self.company.refresh()
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            if self._ground.config.network.remember:
+                self._remember()
+            self._footing.ears.conduct.save()
+        except (DslmError, OSError) as error:  # a full disk, say: try again later
+            _log.warning("what peers did cannot be kept: %s", error)
+
+    def _remember(self) -> None:
+        now = self._ground.clock.now()
+        for peer in self.company.peers():
+            node = self.directory.node(peer, now)
+            if node is not None:
+                self.memory.note(peer, node.addresses)
+        self.memory.save()
 
     def _keep_revocations(self, data: bytes) -> None:
         """Save a new list, and forget what those on it said."""
@@ -286,10 +304,9 @@ class Presence:
             self.memory.forget(peer)
 
     def _credit(self, completed: Completed) -> None:
-        now = self._ground.clock.now()
         for share in completed.shares:
             if share.peer != self.me:
-                self._footing.ears.standing.served(share.peer, share.tokens, now)
+                self._footing.ears.conduct.served(share.peer, share.tokens)
 
     # Wiring ---------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ must not know what goes on inside a presence.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from node.config import NodeConfig
 from node.footing import Ground, Place
@@ -17,7 +18,7 @@ from node.joining import join
 from node.presence import Presence, take_part
 from node.state import Check, JoinReport
 from node.swarms.durable import make_private_folder
-from node.swarms.folder import CurrentSwarm, SwarmFolder, swarm_names
+from node.swarms.folder import CurrentSwarm, FirstSwarm, SwarmFolder, swarm_names
 from protocols import allowances
 from protocols.errors import DslmError, UserError
 from protocols.ids import PeerId
@@ -46,6 +47,7 @@ class Presences:
         self._tasks = tasks
         self._parent = config.paths.swarms
         self._current = CurrentSwarm(self._parent)
+        self._first = FirstSwarm(self._parent)
         self._runs: dict[str, _Run] = {}
         self._alive: dict[str, Presence] = {}
         self._changing = asyncio.Lock()
@@ -102,8 +104,13 @@ class Presences:
                 return
             if name not in swarm_names(self._parent):
                 raise UserError(f"there is no folder of a swarm {name!r} below {self._parent}")
-            await self._leave_open()
-            await self._begin(self._place(SwarmFolder.load(self._parent / name)))
+            folder = SwarmFolder.load(self._parent / name)
+            try:
+                await self._leave_open()
+                await self._begin(self._place(folder))
+            except BaseException:
+                await self._in_background(self._return())
+                raise
 
     async def leave(self, name: str) -> None:
         """Take part no more, and delete the papers; the last swarm left is the open one."""
@@ -114,28 +121,27 @@ class Presences:
                     f"{name} is the open swarm that a node is in when it is in no other; "
                     "`dslm down` leaves it"
                 )
-            await self._end(name)
-            presence.folder.remove()
-            if not self._alive:
-                await self._begin(self._open_place())
+            await self._in_background(self._leave(presence))
 
     async def join(self, target: str, now: float) -> AsyncGenerator[Check | JoinReport, None]:
         """Join by an invite, or through an address of a swarm that this node is in already."""
         if not target.strip().startswith(PREFIX):
             presence = self.named(None)
-            async for step in join(presence, (target,), None, now):
-                yield step
+            async with aclosing(join(presence, (target,), None, now)) as steps:
+                async for step in steps:
+                    yield step
             return
         invite = parse_invite(target)
         name = invite.charter.name
         if name in self._alive and self._alive[name].charter == invite.charter:
             if invite.charter.is_private:
                 raise UserError(f"this node is in the swarm {name} already")
-            async for step in join(self._alive[name], invite.addresses, invite, now):
-                yield step
+            async with aclosing(join(self._alive[name], invite.addresses, invite, now)) as steps:
+                async for step in steps:
+                    yield step
             return
-        async with self._changing:
-            async for step in self._join_new(invite, now):
+        async with self._changing, aclosing(self._join_new(invite, now)) as steps:
+            async for step in steps:
                 yield step
 
     # ----------------------------------------------------------------------------------------
@@ -144,36 +150,75 @@ class Presences:
         self, invite: Invite, now: float
     ) -> AsyncGenerator[Check | JoinReport, None]:
         """Make a folder and a presence; both are gone again if the join comes to nothing."""
-        was_open = self._is_open_only()
         charter = invite.charter
+        if not charter.owner and not self._is_open_only():
+            raise UserError(
+                f"{charter.name} is an open swarm, and a node is in one only while it is in no "
+                f"other: this one is in {', '.join(sorted(self._alive))}"
+            )
         if charter.owner:
             folder = SwarmFolder.create(self._parent, charter, Identity.generate())
-            place = self._place(folder)
         else:
-            folder, place = None, self._open_place(charter.name)
-        is_over = False
+            folder = None
+        has_joined = is_undone = False
         try:
+            place = self._place(folder) if folder else self._open_place(charter.name)
             await self._leave_open()
             presence = await self._begin(place)
-            async for step in join(presence, invite.addresses, invite, now):
-                if isinstance(step, JoinReport):
-                    if not step.joined:
-                        await self._undo(charter.name, folder, was_open=was_open)
-                    is_over = True
-                yield step
+            async with aclosing(join(presence, invite.addresses, invite, now)) as steps:
+                async for step in steps:
+                    if isinstance(step, JoinReport):
+                        has_joined, is_undone = step.joined, not step.joined
+                        if is_undone:
+                            await self._in_background(self._undo(charter.name, folder))
+                    yield step
         finally:
-            if not is_over:  # whoever asked for it went away, say; its end must not stop this
-                undoing = self._undo(charter.name, folder, was_open=was_open)
-                await asyncio.shield(self._tasks.create_task(undoing))
+            if not has_joined and not is_undone:  # whoever asked for it went away, say
+                await self._in_background(self._undo(charter.name, folder))
 
-    async def _undo(self, name: str, folder: SwarmFolder | None, *, was_open: bool) -> None:
+    async def _undo(self, name: str, folder: SwarmFolder | None) -> None:
         if name in self._runs:
             await self._end(name)
-        if folder is not None:
-            folder.remove()
-        if was_open and not self._alive:
-            with suppress(DslmError):
-                await self._begin(self._open_place())
+        try:
+            if folder is not None:
+                folder.remove()
+        finally:
+            await self._return()
+
+    async def _leave(self, presence: Presence) -> None:
+        await self._end(presence.name)
+        try:
+            presence.folder.remove()
+        finally:
+            await self._return()
+
+    async def _return(self) -> None:
+        """Nobody is in no swarm at all, if that can be."""
+        if self._alive:
+            return
+        try:
+            await self._begin(self._open_place())
+        except DslmError as error:
+            _log.error("in no swarm now: %s", error)
+
+    async def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for `work`, which goes on to its end even if whoever waits is cancelled.
+
+        What goes wrong with it is the business of whoever waits, not of the whole node.
+        """
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def carry_out() -> None:
+            try:
+                await work
+                outcome.set_result(None)
+            except DslmError as error:
+                outcome.set_exception(error)
+            finally:
+                outcome.cancel()
+
+        self._tasks.create_task(carry_out())
+        await asyncio.shield(outcome)
 
     def _current_name(self) -> str:
         chosen = self._current.name()
@@ -198,14 +243,14 @@ class Presences:
         return Place(folder, network.listen, network.bootstrap)
 
     def _place(self, folder: SwarmFolder) -> Place:
-        """The first swarm listens where the settings say, each further one at a port of its own,
-        which it keeps."""
-        network = self._config.network
-        others = [presence for presence in self._alive.values() if presence.charter.owner]
-        listen = network.listen if not others else folder.listen_addresses()
-        if not listen:
-            listen = tuple(f"{one.rpartition('/')[0]}/0" for one in network.listen)
-        return Place(folder, listen, network.bootstrap if not others else ())
+        """The first swarm listens where the settings say, each further one at a port of its own;
+        both stay so over restarts, whoever comes and goes."""
+        network, first, kept = self._config.network, self._first.name(), folder.listen_addresses()
+        if first == folder.name or not (first or kept):
+            self._first.choose(folder.name)
+            return Place(folder, network.listen, network.bootstrap)
+        anywhere = tuple(f"{one.rpartition('/')[0]}/0" for one in network.listen)
+        return Place(folder, kept or anywhere)
 
     async def _begin(self, place: Place) -> Presence:
         run = _Run(asyncio.get_running_loop().create_future())

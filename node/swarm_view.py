@@ -5,6 +5,7 @@ Knows presences and their papers; must not know HTTP or the command line.
 
 import secrets
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from msgspec import ValidationError
 
@@ -76,8 +77,9 @@ class SwarmView:
 
     async def join(self, target: str) -> AsyncGenerator[shapes.Check | shapes.JoinReport, None]:
         """See `NodeView`."""
-        async for step in self._presences.join(target, self._clock.now()):
-            yield step
+        async with aclosing(self._presences.join(target, self._clock.now())) as steps:
+            async for step in steps:
+                yield step
 
     async def invite(
         self, name: str, roles: tuple[str, ...], uses: int, lifetime: float

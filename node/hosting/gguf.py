@@ -28,6 +28,8 @@ _VERSIONS = (2, 3)
 _ITEMS_MAX = 1_000_000
 """Keys, tensors or array elements: more than any model has, few enough to fail fast on rubbish."""
 _DIMENSIONS_MAX = 4
+_DIMENSION_MAX = 2**31
+"""More than any model has; numpy cannot express a shape of larger ones, even of an empty tensor."""
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {
     0: Struct("<B"),
@@ -128,6 +130,8 @@ class _Header:
         if not 1 <= dimensions <= _DIMENSIONS_MAX:
             raise ValueError(f"tensor {name[:80]} has {dimensions} dimensions")
         shape = tuple(self._integer(_U64) for _ in range(dimensions))[::-1]
+        if not all(1 <= length <= _DIMENSION_MAX for length in shape):
+            raise ValueError(f"tensor {name[:80]} has a dimension of no possible length")
         kind = GGMLQuantizationType(self._integer(_U32))
         block, block_bytes = GGML_QUANT_SIZES[kind]
         if shape[-1] % block:

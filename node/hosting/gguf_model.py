@@ -185,13 +185,13 @@ class _Reader:
 
     def _integer(self, key: str, default: int | None = None) -> int:
         value = self._metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise self._unsupported(key)
         return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise self._unsupported(key)
         return float(value)
 

@@ -140,7 +140,17 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
     names = set(read_json(index, _Index).weight_map.values())
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFileError(f"{index} names {name!r}, which is no safetensors file beside it.")
-        if not (folder / name).is_file():
-            raise ModelFileError(f"{folder} lacks {name}, which its index names. Get it again.")
+            raise ModelFileError(f"{index} names {name[:80]!r}, which is no safetensors file beside it.")
+        if not _is_file(folder / name):
+            raise ModelFileError(
+                f"{folder} lacks {name[:80]}, which its index names. Get it again."
+            )
     return [folder / name for name in sorted(names)]
+
+
+def _is_file(path: Path) -> bool:
+    """`Path.is_file` raises for a name that no file can have, such as a too long one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

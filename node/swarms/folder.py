@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from coordinator.standing import Standing
 from node.identity import load_or_create
 from node.swarms.durable import (
     make_private_folder,
@@ -36,7 +37,8 @@ T = TypeVar("T")
 
 REMEMBERED_MAX = 64
 _CURRENT = ".current"
-"""No swarm can have this name: it does not begin with a letter or digit."""
+_FIRST = ".first"
+"""No swarm can have these names: they do not begin with a letter or digit."""
 _FILE_BYTES_MAX = 64 * 2**20
 """A ledger of a thousand invites with a thousand uses each is the largest file."""
 
@@ -124,6 +126,7 @@ class SwarmFolder:
         self.ledger()
         self.remembered()
         self.listen_addresses()
+        self.standing()
 
     def remove(self) -> None:
         """Delete everything: the node has left the swarm."""
@@ -176,6 +179,14 @@ class SwarmFolder:
     def save_listen_addresses(self, addresses: tuple[str, ...]) -> None:
         """Keep them, so that a restarted node is found where it was."""
         write_file(self.path / "listen.json", msgspec.json.encode(addresses))
+
+    def standing(self) -> bytes:
+        """What strangers have earned, as `Standing.dump` made it; empty if there is nothing."""
+        return self._read("standing", Standing.load)
+
+    def save_standing(self, data: bytes) -> None:
+        """Keep it over a restart."""
+        write_file(self.path / "standing", data)
 
     # ----------------------------------------------------------------------------------------
 
@@ -240,6 +251,24 @@ class CurrentSwarm:
         write_file(self._parent / _CURRENT, name.encode())
 
 
+class FirstSwarm:
+    """Which swarm listens where the settings say: a word in a file beside the folders. The others
+    listen at ports of their own."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    def name(self) -> str:
+        """Empty if that was never settled, or if this node has left it."""
+        chosen = read_file(self._parent / _FIRST, limits.TEXT_BYTES_MAX)
+        wanted = chosen.decode(errors="replace").strip()
+        return wanted if wanted in swarm_names(self._parent) else ""
+
+    def choose(self, name: str) -> None:
+        """Let it be `name`, after a restart as well."""
+        write_file(self._parent / _FIRST, name.encode())
+
+
 def swarm_names(parent: Path) -> tuple[str, ...]:
     """The swarms that have a folder below `parent`, sorted; their files are not read."""
     if not parent.is_dir():
@@ -272,7 +301,7 @@ def _anew(name: str) -> str:
 
 
 def _cure(path: Path, name: str) -> str:
-    if path.name in ("remembered.json", "listen.json"):
+    if path.name in ("remembered.json", "listen.json", "standing"):
         return "Delete it: the node makes it anew"
     if path.name == "ledger":
         return "Restore it from a copy, or delete it: then the invites made here are void"

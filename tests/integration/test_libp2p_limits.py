@@ -141,6 +141,7 @@ def _noting(notes: list[str], function: Drop) -> Drop:
     return noting
 
 
+@pytest.mark.slow
 async def test_a_frozen_daemon_makes_calls_fail_in_time(
     pair: tuple[Libp2pNetwork, Libp2pNetwork],
 ) -> None:

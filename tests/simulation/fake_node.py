@@ -19,7 +19,7 @@ from protocols.adapters.memory import MemoryPeer
 from protocols.ask import ServerAsk, refusal_of
 from protocols.codec import FrameDecoder, encode
 from protocols.errors import Busy, DslmError, NotHere
-from protocols.ids import SpecialistId, SwarmId
+from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -149,6 +149,8 @@ class FakeNode:
         self.discovery = Discovery(self.directory, peer.records, clock, self._rng)
         self._sequence = 0
         self.coordinator: Coordinator
+        self.trusted: set[PeerId] = set()
+        """Whom its coordinator takes as trusted."""
 
     async def run(self, ready: Callable[["FakeNode", asyncio.TaskGroup], None]) -> None:
         """Live until cancelled; `ready` is called once with the task group of the node's tasks."""
@@ -165,6 +167,7 @@ class FakeNode:
                 clock=self.clock,
                 rng=self._rng,
                 tasks=tasks,
+                is_trusted=lambda peer: peer in self.trusted,
             )
             self.coordinator = Coordinator(parts)
             tasks.create_task(self._announce_for_ever())

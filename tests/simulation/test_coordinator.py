@@ -205,7 +205,7 @@ def test_names_routes_and_pins() -> None:
         assert unknown.value.nearest == ("law",)
         with pytest.raises(UnknownModel):
             await few.collect(request("Not A Name"))
-        with pytest.raises(NoCapacity, match="this peer"):
+        with pytest.raises(NoCapacity, match="this node does not host it"):
             await few.collect(request(route=Route.LOCAL))
         check_right(await few.collect(request("own", route=Route.LOCAL)))
         target = few.nodes[2].identity.peer_id
