@@ -6,7 +6,11 @@ corpus (`tests/fuzz/corpus`) changed by a seeded mutator that knows where values
 the process, an input of over 50 ms of processor time (the best of three; chat templates and the
 configuration file, which the node's own user chose, are allowed seconds), or memory that grows. The
 memory figures compare the resident set after the first 1,000 inputs with that at the end (what
-stays) and with its highest point (what one input can take). Inputs that are findings are kept below
+stays) and with its highest point (what one input can take). Two libraries lose some bytes at each
+load, however often the same file is loaded: `safetensors` about 60 for each tensor that it reads,
+`tokenizers` some hundred to thousand for a tokenizer that works. A node loads its models once, so
+nothing is done about it; these bytes are shown in a row of their own, at a fixed allowance for each
+input, and what goes beyond it counts as memory that stays. Inputs that are findings are kept below
 `build/fuzz`. There is no baseline program: the figures are counts, times and bytes.
 
 Run: `scripts/bench fuzz [--quick] [--inputs N] [--seconds S] [--targets A,B] [--seed N]
@@ -36,6 +40,12 @@ QUICK_INPUTS = 20_000
 SECONDS = 1_800.0
 GROWN_MIB_MAX = 32
 PEAK_MIB_MAX = 128
+LOST_BY_LIBRARIES = {
+    "tokenizer_json": 64,
+    "safetensors_files": 64,
+    "safetensors_headers": 48,
+}
+"""Bytes for each input, on average; most inputs are refused and lose none."""
 _MIB = 1 << 20
 
 
@@ -104,14 +114,20 @@ def _rows(outcomes: Sequence[Outcome], inputs: int) -> Iterator[Row]:
         yield Row(f"{outcome.target}: rate", outcome.inputs / outcome.seconds, "inputs/s")
     findings = sum(len(outcome.findings) for outcome in outcomes)
     slow = sum("ms for" in one.what for outcome in outcomes for one in outcome.findings)
-    grown = max(outcome.grown for outcome in outcomes) / _MIB
+    lost = max(min(one.grown, _allowance(one)) for one in outcomes) / _MIB
+    grown = max(max(0, one.grown - _allowance(one)) for one in outcomes) / _MIB
     peak = max(outcome.peak_grown for outcome in outcomes) / _MIB
     yield Row("findings", findings, "inputs", target="0", met=findings == 0)
     yield Row("inputs over their time", slow, "inputs", target="0", met=slow == 0)
+    yield Row("memory that libraries lose", lost, "MiB")
     limit = f"<= {GROWN_MIB_MAX} MiB"
     yield Row("memory that stays", grown, "MiB", target=limit, met=grown <= GROWN_MIB_MAX)
     limit = f"<= {PEAK_MIB_MAX} MiB"
     yield Row("memory at its highest", peak, "MiB", target=limit, met=peak <= PEAK_MIB_MAX)
+
+
+def _allowance(outcome: Outcome) -> int:
+    return LOST_BY_LIBRARIES.get(outcome.target, 0) * outcome.inputs
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ async def stand(ground: Ground, place: Place) -> AsyncIterator[Footing]:
     policy = await _policy(papers, _earned(ground.config, ears.conduct))
     gate = SwarmGate(policy, ground.clock, GateEvents(ears.on_hello, ears.on_rejected))
     network = Libp2pNetwork(_network_config(ground.config, place), ground.clock, gate)
+    network.on_flood = ears.on_flood
     async with network, asyncio.TaskGroup() as tasks:
         for address, reason in network.bootstrap_report.unreachable.items():
             _log.warning("cannot reach %s (%s); trying again in the background", address, reason)

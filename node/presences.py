@@ -202,7 +202,7 @@ class Presences:
             _log.error("in no swarm now: %s", error)
 
     async def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for `work`, which goes on to its end even if whoever waits is cancelled.
+        """Do `work` to its end, even if whoever waits is cancelled: that is told afterwards.
 
         What goes wrong with it is the business of whoever waits, not of the whole node.
         """
@@ -218,7 +218,11 @@ class Presences:
                 outcome.cancel()
 
         self._tasks.create_task(carry_out())
-        await asyncio.shield(outcome)
+        try:
+            await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            await asyncio.wait([outcome])
+            raise
 
     def _current_name(self) -> str:
         chosen = self._current.name()

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import NoReturn
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from node.hosting.template_budget import Budget, OverBudget, formatted_length
+from node.hosting.template_sandbox import BoundedEnvironment
 from protocols.errors import ModelFileError, Unsupported
 from protocols.messages.ask import ChatMessage
 
@@ -28,6 +29,10 @@ _RENDERING_FAULTS = (
     MemoryError,
 )
 
+_PROBE = (ChatMessage("user", "Hi"),)
+_SOURCE_CHARACTERS_MAX = 256 * 1024
+"""Compiling takes time and memory in proportion; the longest known has 30,000."""
+
 
 class ChatTemplate:
     """A compiled template. Rendering is a pure function but for templates that ask for the date."""
@@ -39,47 +44,65 @@ class ChatTemplate:
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         """`special_tokens` are texts under the names `bos_token`, `eos_token` and so on."""
+        if len(source) > _SOURCE_CHARACTERS_MAX:
+            raise ModelFileError(f"The model's chat template is too long ({len(source)}).")
         self._special_tokens = dict(special_tokens)
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols"],
-            optimized=False,
-            finalize=_as_it_is,
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda pattern: now().strftime(pattern)
+        self._environment = _environment(now)
         try:
-            self._template = environment.from_string(source)
+            self._template = self._environment.from_string(source)
         # A number with thousands of digits is a ValueError, brackets a thousand deep the others.
         except (jinja2.TemplateError, ValueError, RecursionError, MemoryError) as error:
             raise ModelFileError(
                 f"The model's chat template is damaged: {str(error)[:200]}."
             ) from error
+        self._probe()
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The conversation up to where the assistant speaks next.
 
-        `Unsupported` when the template refuses it, for instance for two turns of one role.
+        `Unsupported` when the template refuses it, for instance for two turns of one role, or when
+        it would compute too much: a rendering takes about a second at the very most.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        budget = Budget(sum(len(message.content) for message in messages), len(messages))
         try:
-            return self._template.render(
-                messages=turns, add_generation_prompt=True, **self._special_tokens
-            )
+            with self._environment.spending(budget):
+                return self._template.render(
+                    messages=turns, add_generation_prompt=True, **self._special_tokens
+                )
         except _RENDERING_FAULTS as error:
             raise Unsupported(
                 f"The model's chat template cannot take this conversation: {str(error)[:200]}"
             ) from error
 
+    def _probe(self) -> None:
+        """A template that overspends on one word is made to do harm: better told at the start."""
+        try:
+            self.render(_PROBE)
+        except Unsupported as error:
+            if isinstance(error.__cause__, OverBudget):
+                raise ModelFileError(
+                    f"The model's chat template is refused: {error.__cause__}. Use another model."
+                ) from error
 
-@jinja2.pass_context
-def _as_it_is(_context: jinja2.runtime.Context, value: object) -> object:
-    """Wanting a context keeps Jinja from computing constants while it compiles: `10 ** 10 ** 9`
-    would stop a node from starting.
-    """
-    return value
+
+def _environment(now: Callable[[], datetime]) -> BoundedEnvironment:
+    environment = BoundedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
+        optimized=False,
+    )
+
+    def strftime_now(pattern: str) -> str:
+        environment.budget.take(formatted_length(pattern, 0))
+        return now().strftime(pattern)
+
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    environment.seal()
+    return environment
 
 
 def _to_json(

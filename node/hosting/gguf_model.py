@@ -191,7 +191,11 @@ class _Reader:
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
             raise self._unsupported(key)
         return float(value)
 

@@ -140,7 +140,9 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
     names = set(read_json(index, _Index).weight_map.values())
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFileError(f"{index} names {name[:80]!r}, which is no safetensors file beside it.")
+            raise ModelFileError(
+                f"{index} names {name[:80]!r}, which is no safetensors file beside it."
+            )
         if not _is_file(folder / name):
             raise ModelFileError(
                 f"{folder} lacks {name[:80]}, which its index names. Get it again."

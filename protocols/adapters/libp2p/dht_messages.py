@@ -28,6 +28,9 @@ _DICTIONARY_EXT = 0x50
 """hivemind's msgpack extension code of a dictionary of subkeys."""
 _DICTIONARY_TAG = b""
 """What stands in a store request's subkey when its value is a whole dictionary."""
+_PEER_PREFIX = bytes.fromhex("002408011220")
+"""What the bytes of an Ed25519 peer id begin with; to spell it takes a hundred times as long."""
+_PEER_BYTES = len(_PEER_PREFIX) + 32
 
 _KEYS_PER_REQUEST = 16
 """So many keys that are looked for cost as much as a request."""
@@ -35,6 +38,8 @@ _ENTRY_BYTES = 256
 """No record is shorter; a dictionary may hold as many as fit."""
 _ENTRIES_OF_A_RECORD = 40
 """A single record of the greatest length, in those."""
+_PART_WEIGHT_MAX = 8.0
+"""What one STORE of ours may be worth, so that a newcomer's share has room for several."""
 
 _encoder = msgspec.msgpack.Encoder()
 _subkey_decoder = msgspec.msgpack.Decoder(str)
@@ -141,8 +146,11 @@ def weight(request: Message) -> float:
         return len(request.keys) / _KEYS_PER_REQUEST
     if not isinstance(request, dht_pb2.StoreRequest):
         return 0.0
-    packed = sum(len(value) for value in request.values) / _ENTRY_BYTES
-    return max(0.0, len(request.values) - 1, packed - _ENTRIES_OF_A_RECORD)
+    return _store_weight(len(request.values), sum(len(value) for value in request.values))
+
+
+def _store_weight(values: int, size: int) -> float:
+    return max(0.0, values - 1, size / _ENTRY_BYTES - _ENTRIES_OF_A_RECORD)
 
 
 def check_find(request: dht_pb2.FindRequest) -> None:
@@ -200,21 +208,22 @@ def clean_find_response(
 
 
 def split_store(request: dht_pb2.StoreRequest) -> Iterable[dht_pb2.StoreRequest]:
-    """A STORE request as a row of requests that each fit the limits."""
-    part, size = dht_pb2.StoreRequest(peer=request.peer), 0
+    """A STORE request as a row of requests that each fit the limits and weigh little."""
+    part, size, packed = dht_pb2.StoreRequest(peer=request.peer), 0, 0
     columns = (request.keys, request.subkeys, request.values, request.expiration_time)
     for key, subkey, value, expires_at, in_cache in zip(*columns, request.in_cache, strict=True):
         cost = len(value) + len(subkey) + NODE_ID_BYTES + 64
         is_full = size + cost > limits.DHT_MESSAGE_BYTES_MAX // 2
-        if part.keys and (is_full or len(part.keys) == limits.DHT_KEYS_MAX):
+        weighs = _store_weight(len(part.keys) + 1, packed + len(value))
+        if part.keys and (is_full or weighs > _PART_WEIGHT_MAX):
             yield part
-            part, size = dht_pb2.StoreRequest(peer=request.peer), 0
+            part, size, packed = dht_pb2.StoreRequest(peer=request.peer), 0, 0
         part.keys.append(key)
         part.subkeys.append(subkey)
         part.values.append(value)
         part.expiration_time.append(expires_at)
         part.in_cache.append(in_cache)
-        size += cost
+        size, packed = size + cost, packed + len(value)
     if part.keys:
         yield part
 
@@ -258,11 +267,8 @@ def _clean_neighbours(result: dht_pb2.FindResult) -> None:
     pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=True))
     del result.nearest_node_ids[:], result.nearest_peer_ids[:]
     for node_id, peer_bytes in pairs[: limits.DHT_NEIGHBOURS_MAX]:
-        peer = PeerID(peer_bytes[: limits.DHT_SUBKEY_BYTES_MAX])
-        try:
-            parse_peer_id(peer.to_base58())
-        except ProtocolError:
+        if len(peer_bytes) != _PEER_BYTES or not peer_bytes.startswith(_PEER_PREFIX):
             continue
-        if node_id == node_id_of(peer):
+        if node_id == hashlib.sha1(peer_bytes, usedforsecurity=False).digest():
             result.nearest_node_ids.append(node_id)
-            result.nearest_peer_ids.append(peer.to_bytes())
+            result.nearest_peer_ids.append(peer_bytes)

@@ -6,7 +6,7 @@ runs in the caller's event loop, under one task group.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,8 @@ class Libp2pNetwork:
         self._stack = AsyncExitStack()
         self._attached = asyncio.Event()
         self.bootstrap_report = JoinReport()
+        self.on_flood: Callable[[PeerId], None] = lambda _: None
+        """Called, in the event loop, when a peer is shut out for a while because it floods us."""
 
     def __repr__(self) -> str:
         return f"<Libp2pNetwork {self._config.identity.peer_id}>"
@@ -116,6 +118,7 @@ class Libp2pNetwork:
             turnstile = Turnstile(self._clock, self._gate)
             self.transport = Libp2pTransport(peer_id, tasks, turnstile, self._clock)
             turnstile.on_flood = self.transport.drop_nowait
+            turnstile.on_shut_out = self._tell_of_flood
             if not self._config.relay_service:
                 self.transport.shut(RELAY_PROTOCOL)
             transport = self.transport
@@ -213,6 +216,9 @@ class Libp2pNetwork:
     def _detach(self) -> None:
         self.transport.detach()
         self.records.detach()
+
+    def _tell_of_flood(self, peer: PeerId) -> None:
+        self.on_flood(peer)  # as it is now; it may be set at any time
 
     async def _pause(self, seconds: float) -> float:
         """Wait, but not after a new daemon was attached; how long to wait the next time."""

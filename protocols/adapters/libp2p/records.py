@@ -18,7 +18,7 @@ from protocols import limits
 from protocols.adapters.libp2p.daemon import Daemon
 from protocols.adapters.libp2p.guard import GuardedP2P, node_id_of
 from protocols.adapters.libp2p.places import BEAM, COPIES, Choice, place_of, places_of
-from protocols.adapters.libp2p.search import Around, Search, SearchNode, Wanted
+from protocols.adapters.libp2p.search import Around, Entry, Search, SearchNode, Wanted
 from protocols.adapters.libp2p.table import RecordTable
 from protocols.adapters.libp2p.verdict import Judge, publisher_of, unwrap
 from protocols.errors import DeadlineExceeded, RecordError, TransportDown
@@ -103,20 +103,22 @@ class Libp2pRecords:
                 around = await self._around(node, key)
                 if not any(around.values()):
                     return is_ours
+                started: set[asyncio.Task[bool]] = set()
                 taken = await asyncio.gather(
                     *(
-                        self._store(node, place, (subkey, stored, expires_at), candidates)
+                        self._store(node, place, (subkey, stored, expires_at), candidates, started)
                         for place, peers in around.items()
                         for candidates in [self._candidates(place, peers)]
                         for _ in range(min(COPIES // len(around), len(peers)))
                     )
                 )
+                is_taken = any(taken) or await _first_true(started)
         except TimeoutError:
             self._known_around.pop(key, None)
             raise DeadlineExceeded(f"storing took over {PUT_SECONDS:.0f} s") from None
         if not all(taken):
             self._known_around.pop(key, None)
-        return any(taken)
+        return is_taken
 
     async def get(self, key: str) -> Mapping[str, StoredValue]:
         """All values found around the places of `key`, the best of each subkey.
@@ -135,6 +137,7 @@ class Libp2pRecords:
             search = await self._try_one(node, search, places)
         if not search.is_over:
             await self._look(node, search, places, WORKERS_PER_PLACE * len(places))
+            await search.wait_for_late()
         if search.is_cut_short and not search.best:
             raise DeadlineExceeded(f"the search took over {SEARCH_SECONDS:.0f} s")
         return dict(_alive(search, self._clock.now()))
@@ -153,8 +156,8 @@ class Libp2pRecords:
                 cache_on_store=False,
                 cache_refresh_before_expiry=0,
                 reuse_get_requests=False,
-                blacklist_time=1.0,
             )
+            self._node.prepare(self._clock)
             self._node.protocol.storage = self._table
 
     def detach(self) -> None:
@@ -165,8 +168,8 @@ class Libp2pRecords:
         """Leave the DHT."""
         self._guard.detach()
         if self._node is not None:
-            self._node.is_alive = False
-            self._node = None
+            node, self._node = self._node, None
+            await node.close()
 
     async def meet(self, peers: Iterable[PeerId]) -> None:
         """Exchange neighbours with peers that are connected already.
@@ -178,7 +181,7 @@ class Libp2pRecords:
         remotes = [PeerID.from_base58(peer) for peer in peers]
         points = [self._own_id]
         points += [DHTID(self._rng.getrandbits(_ID_BITS)) for _ in range(EXPLORED_AT_JOIN)]
-        await asyncio.gather(*(node.protocol.call_ping(remote) for remote in remotes))
+        await asyncio.gather(*(node.ping(remote) for remote in remotes))
         await self._look(node, Search(self._judge), points, WORKERS_PER_PLACE, JOIN_SECONDS)
 
     def neighbours(self) -> int:
@@ -210,6 +213,8 @@ class Libp2pRecords:
         """
         place = self._rng.choice(places)
         await self._look(node, search, [place], WORKERS_FIRST, FIRST_SECONDS)
+        if len(places) == 1:
+            await search.wait_for_late()
         if search.is_enough or (len(places) == 1 and not search.is_cut_short):
             search.stop()
             return search
@@ -240,19 +245,22 @@ class Libp2pRecords:
         self,
         node: SearchNode,
         place: DHTID,
-        entry: tuple[str, bytes, float],
+        entry: Entry,
         candidates: Iterator[PeerID],
+        started: "set[asyncio.Task[bool]]",
     ) -> bool:
-        """Place one copy with the next of the candidates that takes it; whether one did."""
-        subkey, stored, expires_at = entry
+        """Place one copy with the next of the candidates that takes it; whether one has.
+
+        Who takes too long is left to it, and the next is asked besides.
+        """
         for _ in range(TRIES_PER_COPY):
-            peer = next(candidates, None)
+            peer = next((peer for peer in candidates if peer not in node.responses), None)
             if peer is None:
                 return False
-            taken = await node.protocol.call_store(
-                peer, [place], [stored], expires_at, subkeys=[subkey]
-            )
-            if taken and taken[0]:
+            call = node.start(node.store_with(place, entry, peer))
+            started.add(call)
+            done, _ = await asyncio.wait([call], timeout=node.responses.patience(peer))
+            if done and not call.cancelled() and call.result():
                 return True
         return False
 
@@ -268,6 +276,15 @@ class Libp2pRecords:
         latest = self._clock.now() + limits.RECORD_LIFETIME_SECONDS_MAX
         if not expires_at <= latest + limits.CLOCK_SKEW_SECONDS_MAX:
             raise RecordError("a record lives for an hour at most")
+
+
+async def _first_true(calls: "set[asyncio.Task[bool]]") -> bool:
+    """Whether one of `calls` ends well, as soon as one does."""
+    while calls:
+        done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        if any(not call.cancelled() and call.result() for call in done):
+            return True
+    return False
 
 
 def _alive(search: Search, now: float) -> Iterator[tuple[str, StoredValue]]:

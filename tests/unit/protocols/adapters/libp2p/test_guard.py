@@ -211,6 +211,34 @@ def test_a_large_store_is_split_and_nothing_is_lost() -> None:
         assert part.ByteSize() <= limits.DHT_MESSAGE_BYTES_MAX
 
 
+def test_no_part_of_a_store_is_too_heavy_for_a_newcomer() -> None:
+    for entries in ([entry(encode(b"x" * 5_900))] * 4, [entry(encode(b"x"))] * 60):
+        request = store_request(*entries)
+        parts = list(guard.split_store(request))
+        assert sum(len(part.keys) for part in parts) == len(entries)
+        assert max(guard.weight(part) for part in parts) <= allowances.NEWCOMER.burst / 4
+    assert guard.weight(store_request(*[entry(encode(b"x" * 5_900))] * 4)) > 40
+
+
+def test_only_peers_with_ids_like_ours_are_named_by_an_answer() -> None:
+    good = PeerID.from_base58(Identity.generate().peer_id)
+    odd = [
+        PeerID(good.to_bytes()[:-1]),
+        PeerID(good.to_bytes() + b"x"),
+        PeerID(b"\x00\x25" + good.to_bytes()[2:]),
+        PeerID(b""),
+    ]
+    peers = [*odd, good]
+    result = dht_pb2.FindResult(
+        nearest_node_ids=[guard.node_id_of(peer) for peer in peers],
+        nearest_peer_ids=[peer.to_bytes() for peer in peers],
+    )
+    response = dht_pb2.FindResponse(results=[result])
+    guard.clean_find_response(response, PEER, 1, NOW)
+    assert list(response.results[0].nearest_peer_ids) == [good.to_bytes()]
+    assert list(response.results[0].nearest_node_ids) == [guard.node_id_of(good)]
+
+
 def test_our_answers_fit_a_message() -> None:
     value = guard.pack_dictionary([entry(encode(b"x" * 8_000))] * 12)
     results = [dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=value) for _ in range(8)]

@@ -6,7 +6,11 @@ import pytest
 
 from protocols import access, allowances, limits, versions
 from protocols.adapters.clock import ManualClock
-from protocols.adapters.libp2p.turnstile import Turnstile
+from protocols.adapters.libp2p.turnstile import (
+    SHUT_OUT_SECONDS_FIRST,
+    SHUT_OUT_SECONDS_MAX,
+    Turnstile,
+)
 from protocols.errors import Busy, NotAdmitted
 from protocols.ids import PeerId
 from protocols.ports import Allowance, Transport
@@ -108,9 +112,9 @@ def test_requests_have_a_rate() -> None:
             count += 1
         return count
 
-    assert answered(1_000) == allowances.NEWCOMER.burst
+    assert answered(100) == allowances.NEWCOMER.burst
     clock.advance(2)
-    assert answered(1_000) == 2 * allowances.NEWCOMER.requests_per_second
+    assert answered(100) == 2 * allowances.NEWCOMER.requests_per_second
 
 
 def test_requests_at_once_are_bounded() -> None:
@@ -145,6 +149,60 @@ def test_who_goes_on_is_thrown_out() -> None:
     clock.advance(60)
     opened(turnstile, peer(1), int(limits.REFUSALS_BURST))
     assert thrown == [peer(1)]
+
+
+def flood(turnstile: Turnstile, who: PeerId) -> None:
+    opened(turnstile, who, int(limits.REFUSALS_BURST) + 60)
+
+
+def test_who_flooded_gets_nothing_for_a_while_and_the_next_time_for_longer() -> None:
+    turnstile, gate, clock = gated(allowances.MEMBER)
+    told: list[PeerId] = []
+    turnstile.on_shut_out = told.append
+    flood(turnstile, peer(1))
+    gate.inside.update({peer(1), peer(2)})
+    assert told == [peer(1)]
+    assert not turnstile.enter_stream(peer(1), versions.ASK)
+    assert not turnstile.enter_routing(peer(1))
+    with pytest.raises(Busy):
+        turnstile.enter_request(peer(1), FIND)
+    assert turnstile.enter_stream(peer(2), versions.ASK)
+    clock.advance(SHUT_OUT_SECONDS_FIRST)
+    assert turnstile.enter_stream(peer(1), versions.ASK)
+    turnstile.leave_stream(peer(1))
+    turnstile.enter_request(peer(1), FIND)
+    flood(turnstile, peer(1))
+    assert told == [peer(1)] * 2
+    clock.advance(SHUT_OUT_SECONDS_FIRST)
+    assert turnstile.is_shut_out(peer(1))
+    clock.advance(SHUT_OUT_SECONDS_FIRST)
+    assert not turnstile.is_shut_out(peer(1))
+
+
+def test_one_that_floods_on_while_it_is_shut_out_is_dropped_but_not_punished_again() -> None:
+    turnstile, _, _ = gated()
+    told: list[PeerId] = []
+    dropped: list[PeerId] = []
+    turnstile.on_shut_out, turnstile.on_flood = told.append, dropped.append
+    flood(turnstile, peer(1))
+    flood(turnstile, peer(1))
+    assert told == [peer(1)]
+    assert len(dropped) > 60
+
+
+def test_shutting_out_has_an_end_and_takes_bounded_memory() -> None:
+    turnstile, _, clock = gated()
+    for _ in range(12):
+        flood(turnstile, peer(1))
+        clock.advance(SHUT_OUT_SECONDS_MAX)
+        assert not turnstile.is_shut_out(peer(1))
+    flood(turnstile, peer(1))
+    clock.advance(SHUT_OUT_SECONDS_MAX - 1)
+    assert turnstile.is_shut_out(peer(1))
+    clock.advance(2 * SHUT_OUT_SECONDS_MAX)
+    flood(turnstile, peer(1))
+    clock.advance(SHUT_OUT_SECONDS_FIRST)
+    assert not turnstile.is_shut_out(peer(1))
 
 
 def test_bytes_have_a_rate() -> None:
