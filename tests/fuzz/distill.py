@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from tests.fuzz.corpus import corpus_of, write_corpus
+from tests.fuzz.corpora import corpus_of, write_corpus
 from tests.fuzz.mutator import mutator_of
 from tests.fuzz.registry import TARGETS, make_target
 from tests.fuzz.target import Target

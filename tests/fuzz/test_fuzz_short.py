@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.corpus import corpus_of, kept
+from tests.fuzz.corpora import corpus_of, kept
 from tests.fuzz.registry import GROUPS, TARGETS, make_target
 from tests.fuzz.supervisor import Plan, fuzz
 from tests.fuzz.target import Target

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.fuzz.corpus import corpus_of
+from tests.fuzz.corpora import corpus_of
 from tests.fuzz.mutator import Mutator, mutator_of
 from tests.fuzz.registry import make_target
 from tests.fuzz.target import Target
