@@ -17,6 +17,13 @@ from protocols.errors import ModelFileError, Unsupported
 from protocols.messages.ask import ChatMessage
 
 # What a template can raise besides its own errors when a conversation is not as it expects.
+_COMPILING_FAULTS = (
+    jinja2.TemplateError,
+    SyntaxError,
+    ValueError,
+    RecursionError,
+    MemoryError,
+)
 _RENDERING_FAULTS = (
     jinja2.TemplateError,
     TypeError,
@@ -50,8 +57,9 @@ class ChatTemplate:
         self._environment = _environment(now)
         try:
             self._template = self._environment.from_string(source)
-        # A number with thousands of digits is a ValueError, brackets a thousand deep the others.
-        except (jinja2.TemplateError, ValueError, RecursionError, MemoryError) as error:
+        # A number with thousands of digits is a ValueError, a `break` without a loop a SyntaxError
+        # of the compiled code, brackets a thousand deep the others.
+        except _COMPILING_FAULTS as error:
             raise ModelFileError(
                 f"The model's chat template is damaged: {str(error)[:200]}."
             ) from error

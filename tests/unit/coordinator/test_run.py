@@ -243,10 +243,9 @@ def test_nobody_left_is_no_capacity_soon_and_locally_at_once() -> None:
 def test_faults_of_the_caller_end_the_request_when_nobody_sees_it_otherwise() -> None:
     scene = three()
     scene.run.start(0.0)
-    for number in range(3):
-        error = Unsupported("what")
-        actions = scene.run.failed(number, error, 0.1)
-    assert actions == [End(error)]
+    error = Unsupported("what")
+    outcomes = [scene.run.failed(number, error, 0.1) for number in range(3)]
+    assert outcomes[-1] == [End(error)]
     assert scene.measurements.snapshot(A, 0.1).failures == 0
 
 

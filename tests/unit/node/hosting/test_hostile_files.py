@@ -348,3 +348,9 @@ def test_a_member_that_would_leave_the_folder_is_not_there(tmp_path: Path, name:
     with pytest.raises(ModelFileError, match="no model"):
         extract_model(path, tmp_path / "in" / "model", NoProgress())
     assert [one.name for one in tmp_path.iterdir()] == ["m.whl"]
+
+
+@pytest.mark.parametrize("source", ["{% break %}", "{% if 1 %}{% continue %}{% endif %}"])
+def test_a_template_that_is_no_program_when_compiled_is_refused(source: str) -> None:
+    with pytest.raises(ModelFileError, match="damaged"):
+        ChatTemplate(source, {})
