@@ -132,6 +132,7 @@ def test_a_node_that_hosts_nothing(home: Home) -> None:
     assert identity.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_node_whose_friends_are_away_starts_and_says_so(home: Home) -> None:
     address = f"/ip4/127.0.0.1/tcp/9/p2p/{NOBODY}"
     up = home("up", "--model", "none", "--set", f"network.bootstrap={address}")
@@ -157,6 +158,7 @@ def test_the_default_model(home: Home, smollm2_path: Path) -> None:
     assert json.loads(home("ps", "--json").out)["models"][0]["id"] == "smollm2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["up", "serve"])
 def test_starts_that_fail_say_why_and_leave_nothing(home: Home, tmp_path: Path, verb: str) -> None:
     damaged = tmp_path / "damaged.gguf"
@@ -177,6 +179,7 @@ def test_starts_that_fail_say_why_and_leave_nothing(home: Home, tmp_path: Path, 
     assert not paths_below(home.folder).data.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_model_file_fails_the_start_with_its_name(home: Home, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(b"GGUF" + b"\xff" * 100)

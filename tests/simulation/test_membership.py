@@ -196,6 +196,7 @@ def test_delegations_get_around_and_make_new_issuers() -> None:
     run(story)
 
 
+@pytest.mark.slow
 def test_rotation_leaves_no_honest_member_out() -> None:
     async def story(world: World) -> None:
         issuers = world.members[:2]
