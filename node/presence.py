@@ -28,24 +28,21 @@ from node.services.info import InfoStream
 from node.swarms.company import Company, CompanyPorts
 from node.swarms.enrolment import Desk, DeskParts, EnrolStream, enrol
 from node.swarms.folder import SwarmFolder
-from node.swarms.gossip import Gossip, GossipParts
-from node.swarms.gossip import Papers as GossipPapers
+from node.swarms.gossip import Gossip, GossipParts, Savers
 from node.swarms.reach import ReachAsker, ReachPorts, ReachService
 from node.swarms.reachability import Reachability
 from node.swarms.remembered import PeerMemory
 from node.swarms.renewal import Holder, Renewer, RenewerParts
-from protocols import limits, versions
+from protocols import versions
 from protocols.errors import DslmError, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import (
-    Revocations,
     Role,
     peek_certificate,
     unpack_credential,
 )
 from protocols.membership.invite import Invite
-from protocols.sealing import open_envelope
 
 SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
@@ -172,10 +169,7 @@ class Presence:
         """
         now, book = self._ground.clock.now(), self.papers.book
         for data in documents:
-            if open_envelope(data, limits.REVOCATIONS_BYTES_MAX)[1].kind == Revocations.kind:
-                book.offer_revocations(data)
-            else:
-                book.offer_delegation(data, now)
+            book.offer(data, now)
         await self.gossip.settle()
 
     # The entrance ---------------------------------------------------------------------------
@@ -369,7 +363,7 @@ class Presence:
                 self.gate,
                 ground.clock,
                 ground.rng,
-                GossipPapers(self.folder.save_delegations, self._keep_revocations),
+                Savers(self.folder.save_delegations, self._keep_revocations),
             )
         )
 

@@ -22,20 +22,19 @@ from protocols.errors import (
     ProtocolError,
     TransportDown,
 )
-from protocols.gating.pace import Pace
 from protocols.gating.policies import Policy
 from protocols.gating.refusals import SECONDS_FIRST, SECONDS_MAX, Refusals
 from protocols.ids import PeerId
 from protocols.membership.book import NotProven
 from protocols.messages.hello import HELLO_BYTES_MAX, Hello, HelloMessage, Rejected
+from protocols.metering import Rate, TokenBucket
 from protocols.ports import Allowance, Clock, Stream, Transport
 
 HELLO_SECONDS = 5.0
 """For a whole exchange, at either end."""
 SETTLED_MAX = 4_096
-CHECKS_PER_SECOND = 100.0
+CHECKS = Rate(per_second=100.0, burst=400.0)
 """Hellos of peers that are not in which are looked at; each costs two signatures at most."""
-CHECKS_BURST = 400.0
 REGREETINGS_AT_ONCE = 8
 
 
@@ -65,7 +64,7 @@ class SwarmGate:
         """Who let us in, and on the strength of which hello."""
         self._failed = Refusals()
         self._turned_away = Refusals()
-        self._pace = Pace(CHECKS_PER_SECOND, CHECKS_BURST)
+        self._checks = TokenBucket(clock.monotonic())
         self._turns: WeakValueDictionary[PeerId, asyncio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -234,7 +233,7 @@ class SwarmGate:
         if not self._policy.roles(peer, now):
             if self._turned_away.standing(peer, self._clock.monotonic()) is not None:
                 return Rejected("too soon after the last time")
-            if not self._pace.take(self._clock.monotonic()):
+            if not self._may_check():
                 return Rejected("too many at the door")
         try:
             ours = self._policy.hello(now)
@@ -248,6 +247,9 @@ class SwarmGate:
         self._turned_away.clear(peer)
         self._failed.clear(peer)
         return ours
+
+    def _may_check(self) -> bool:
+        return self._checks.take(CHECKS, self._clock.monotonic())
 
     async def _hear_out(self, channel: Channel[HelloMessage], ours: Hello) -> None:
         """An orderly end says that we were let in as well."""

@@ -1,4 +1,5 @@
 """This node's part in swarms: their folders, the owner's key, enrolment, reachability, memory.
 
-Each swarm has an identity of its own and its files in one folder; nothing here imports an adapter.
+Knows one swarm at a time, each with an identity and a folder of its own; must not know adapters,
+nor how the parts are wired (`node.presence`).
 """

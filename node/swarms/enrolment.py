@@ -21,7 +21,6 @@ from protocols.errors import (
     RecordError,
     UserError,
 )
-from protocols.gating.pace import Pace
 from protocols.ids import PeerId
 from protocols.membership.book import MemberBook, Membership, credential_of
 from protocols.membership.documents import Certificate, Role, seal_document
@@ -36,12 +35,12 @@ from protocols.messages.enrol import (
     EnrolRequest,
     RenewRequest,
 )
+from protocols.metering import Rate, TokenBucket
 from protocols.ports import Clock, Stream, Transport
 from protocols.signing import Identity
 
-CHECKS_PER_SECOND = 20.0
+CHECKS = Rate(per_second=20.0, burst=60.0)
 """Signatures of strangers that are looked at; more are refused unseen."""
-CHECKS_BURST = 60.0
 ENROL_SECONDS = 15.0
 """For the joiner's whole exchange: the issuer writes to its disk before it answers."""
 _NO_PLACE = "no place in this swarm"
@@ -72,7 +71,7 @@ class Desk:
         self._save = parts.save
         self._clock = parts.clock
         self._rng = parts.rng
-        self._pace = Pace(CHECKS_PER_SECOND, CHECKS_BURST)
+        self._checks = TokenBucket(parts.clock.monotonic())
 
     def is_open(self) -> bool:
         """Whether this peer may make certificates now."""
@@ -161,7 +160,7 @@ class Desk:
         return Enrolled(self.issue(peer, roles), self._book.revocations_bytes)
 
     def _check_pace(self, signatures: int) -> None:
-        if not self._pace.take(self._clock.monotonic(), signatures):
+        if not self._checks.take(CHECKS, self._clock.monotonic(), signatures):
             raise NotAdmitted("too many at the door: try again in a few seconds")
 
 

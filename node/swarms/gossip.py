@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Papers:
+class Savers:
     """Where what was learned is kept, so that a restart does not forget a revocation.
 
     Both raise a `DslmError` or `OSError` if it cannot be saved.
@@ -50,7 +50,7 @@ class GossipParts:
     gate: SwarmGate
     clock: Clock
     rng: Random
-    papers: Papers
+    savers: Savers
 
 
 class Gossip:
@@ -62,7 +62,7 @@ class Gossip:
         self._gate = parts.gate
         self._clock = parts.clock
         self._rng = parts.rng
-        self._papers = parts.papers
+        self._savers = parts.savers
         self._kept = (self._book.delegations(), self._book.revocations_bytes)
         self._wanted: dict[PeerId, None] = {}
         self._is_wanted = asyncio.Event()
@@ -95,9 +95,9 @@ class Gossip:
             return
         try:
             if before[1] != revocations:
-                self._papers.save_revocations(revocations)
+                self._savers.save_revocations(revocations)
             if before[0] != delegations:
-                self._papers.save_delegations(delegations)
+                self._savers.save_delegations(delegations)
         except (OSError, DslmError) as error:
             _log.error("what the swarm's owner said cannot be saved: %s", error)
             self._kept = before  # the next sweep tries again

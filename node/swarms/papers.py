@@ -3,15 +3,11 @@
 Knows what is kept and when it is saved; who sends and asks for papers is the services' business.
 """
 
-import logging
-
 from node.swarms.folder import SwarmFolder
 from protocols.ids import PeerId
 from protocols.membership.book import MemberBook
 from protocols.membership.ledger import Ledger, load_ledger
 from protocols.ports import Clock
-
-_log = logging.getLogger(__name__)
 
 
 class Papers:

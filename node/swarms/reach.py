@@ -24,6 +24,7 @@ from protocols.errors import (
 )
 from protocols.ids import PeerId
 from protocols.messages.reach import REACH_BYTES_MAX, ReachReply, ReachRequest
+from protocols.metering import Rate, TokenBucket
 from protocols.ports import Clock, Stream, Transport
 
 Probe = Callable[[str, PeerId], Awaitable[object]]
@@ -41,6 +42,7 @@ RUNNING_MAX = 8
 BURST = 3.0
 SECONDS_PER_REQUEST = 20.0
 """Of one peer, after a burst."""
+RATE = Rate(1 / SECONDS_PER_REQUEST, BURST)
 VISITORS_MAX = 1_024
 
 ASKED_AT_ONCE = 4
@@ -50,10 +52,9 @@ SETTLED_SECONDS = 60.0
 
 @dataclass(slots=True)
 class _Visitor:
-    """A peer's account of requests; a token is one."""
+    """A peer's account of requests."""
 
-    tokens: float
-    when: float
+    requests: TokenBucket
     is_running: bool = False
 
 
@@ -85,7 +86,7 @@ class ReachService:
         visitor = self._visitor(peer)
         if refusal := self._refusal(visitor):
             return ReachReply(refused=refusal)
-        visitor.tokens -= 1
+        visitor.requests.add(1)
         visitor.is_running = True
         self._running += 1
         try:
@@ -95,10 +96,9 @@ class ReachService:
             self._running -= 1
 
     def _visitor(self, peer: PeerId) -> _Visitor:
-        now = self._clock.monotonic()
-        visitor = self._visitors.pop(peer, None) or _Visitor(BURST, now)
-        refilled = visitor.tokens + (now - visitor.when) / SECONDS_PER_REQUEST
-        visitor.tokens, visitor.when = min(BURST, refilled), now
+        visitor = self._visitors.pop(peer, None)
+        if visitor is None:
+            visitor = _Visitor(TokenBucket(self._clock.monotonic()))
         self._visitors[peer] = visitor
         if len(self._visitors) > VISITORS_MAX:
             idle = next((one for one, it in self._visitors.items() if not it.is_running), peer)
@@ -108,7 +108,7 @@ class ReachService:
     def _refusal(self, visitor: _Visitor) -> str:
         if visitor.is_running:
             return "one request at a time"
-        if visitor.tokens < 1:
+        if visitor.requests.room(RATE, self._clock.monotonic()) < 1:
             return f"one request in {SECONDS_PER_REQUEST:g} seconds"
         if self._running >= RUNNING_MAX:
             return "too many peers ask at once"

@@ -1,4 +1,4 @@
-"""What a gate is made of: policies of who may come in, what is remembered of failures, pace.
+"""What a gate is made of: policies of who may come in, what is remembered of failures.
 
-Nothing here reads or sends; the gate (`protocols.gate`) does.
+Knows decisions and memories; must not read or send anything: the gate (`protocols.gate`) does.
 """

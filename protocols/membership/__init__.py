@@ -1,4 +1,4 @@
 """Who belongs to a swarm: charters, certificates, invites, revocations, and the book of members.
 
-Pure: time and randomness are arguments, nothing is read or sent.
+Knows documents and rules, and is pure (time and randomness are arguments); must not read or send.
 """

@@ -4,7 +4,6 @@ Knows delegations, revocations and the certificates it was shown; does no I/O, a
 argument. It fails closed: whoever is not proven a member is none.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from protocols import limits
@@ -299,11 +298,6 @@ class MemberBook:
 def credential_of(certificate: bytes, delegation: bytes) -> bytes:
     """The packed credential of two sealed documents."""
     return pack_credential(Credential(certificate, delegation))
-
-
-def issuers(book: MemberBook, now: float) -> Iterable[PeerId]:
-    """The peers that may make certificates now."""
-    return book.issuers(now)
 
 
 def _membership(certificate: Certificate, issuer: PeerId) -> Membership:

@@ -1,6 +1,7 @@
 """An issuer's ledger of invites: which it gave out, how often each was used and by whom.
 
-Pure: the caller keeps the bytes of `dump`, on disk before it answers anybody.
+Knows uses and bounds, and is pure; must not know files: the caller keeps the bytes of `dump`, on
+disk before it answers anybody.
 """
 
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 
 from node.swarms.enrolment import Desk, DeskParts, EnrolStream
-from node.swarms.gossip import Gossip, GossipParts, Papers
+from node.swarms.gossip import Gossip, GossipParts, Savers
 from node.swarms.renewal import Holder, Renewer, RenewerParts
 from protocols import versions
 from protocols.adapters.memory import MemoryNetwork
@@ -103,11 +103,11 @@ class Kept:
         self.credential = data
 
     def save_delegations(self, documents: tuple[bytes, ...]) -> None:
-        """See `node.swarms.gossip.Papers`."""
+        """See `node.swarms.gossip.Savers`."""
         self.delegations = documents
 
     def save_revocations(self, data: bytes) -> None:
-        """See `node.swarms.gossip.Papers`."""
+        """See `node.swarms.gossip.Savers`."""
         self.revocations = data
 
 
@@ -135,7 +135,7 @@ class Member:
     async def join(self, network: MemoryNetwork) -> None:
         """Be there: serve hello, enrol and swarm."""
         self.transport = network.join(self.identity, gate=self.gate).transport
-        papers = Papers(self.kept.save_delegations, self.kept.save_revocations)
+        papers = Savers(self.kept.save_delegations, self.kept.save_revocations)
         self.gossip = Gossip(
             GossipParts(self.book, self.transport, self.gate, self.clock, self.rng, papers)
         )

@@ -289,7 +289,7 @@ def test_what_cannot_be_saved_is_obeyed_all_the_same_and_saved_later() -> None:
                 raise OSError("disk full")
             host.kept.revocations = data
 
-        object.__setattr__(host.gossip._papers, "save_revocations", save)
+        object.__setattr__(host.gossip._savers, "save_revocations", save)
         list_ = world.owner.revoke(revoked.peer, now=world.clock.now())
         await _publish(world, list_, teller)
         await asyncio.sleep(2.0)

@@ -6,7 +6,6 @@ from coordinator.standing import Standing
 from protocols import allowances
 from protocols.errors import NotAdmitted, PeerLost, PeerUnreachable
 from protocols.gating import policies
-from protocols.gating.pace import Pace
 from protocols.gating.policies import PrivatePolicy, PublicPolicy
 from protocols.gating.refusals import FORGIVEN_SECONDS, Refusals
 from protocols.ids import PeerId
@@ -58,17 +57,6 @@ def test_remembered_failures_are_bounded() -> None:
     assert len(refusals) == 3
     assert refusals.standing(PeerId("9"), 0.5) is not None
     assert refusals.standing(PeerId("0"), 0.5) is None
-
-
-def test_a_pace_is_kept_whatever_the_clock_does() -> None:
-    pace = Pace(per_second=2.0, burst=3.0)
-    assert [pace.take(100.0) for _ in range(4)] == [True, True, True, False]
-    assert not pace.take(50.0)
-    assert not pace.take(100.4)
-    assert pace.take(100.5)
-    assert not pace.take(101.0, 2)
-    assert pace.take(1e9, 3)
-    assert not pace.take(1e9)
 
 
 class _World:

@@ -114,3 +114,14 @@ def test_forgetting_the_longest_idle_gives_nothing_away(peers: int) -> None:
         for number in range(0, peers, 10):
             allowed += meter.take(PeerId(f"p{(number + tick) % peers}"), RATE, tick / 10)
     assert allowed <= 100 + 50 * 10
+
+
+def test_a_rate_is_kept_whatever_the_clock_does() -> None:
+    rate, bucket = Rate(per_second=2.0, burst=3.0), TokenBucket(100.0)
+    assert [bucket.take(rate, 100.0) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.take(rate, 50.0)
+    assert not bucket.take(rate, 100.4)
+    assert bucket.take(rate, 100.5)
+    assert not bucket.take(rate, 101.0, 2)
+    assert bucket.take(rate, 1e9, 3)
+    assert not bucket.take(rate, 1e9)
