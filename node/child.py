@@ -23,25 +23,28 @@ def child(
     """Run `command` while the block runs; what it prints goes to `output`, by default to stderr.
 
     When the block is left before the program has ended, it gets SIGTERM, and SIGKILL 5 s later.
-    It is started in another thread, because a Ctrl-C that comes while `Popen` works in the main
-    thread would leave a program that nobody knows of.
+    It is started in another thread, which notes it, because a Ctrl-C that comes while `Popen` or
+    `submit` works in the main thread would leave a program that nobody knows of.
     """
+    started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(  # noqa: S603  (no shell)
+    def start() -> None:
+        process = subprocess.Popen(  # noqa: S603  (no shell)
             command,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr if output is None else output,
             stderr=subprocess.STDOUT if output is not None else None,
             env=None if variables is None else dict(variables),
         )
+        started.append(process)
 
-    with ThreadPoolExecutor(1) as pool:
-        started = pool.submit(start)
-        try:
-            yield started.result()
-        finally:
-            _end(started.result())
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(start).result()
+        yield started[0]
+    finally:
+        for process in started:
+            _end(process)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from node.engine.base import EngineRequest, Generated
 from node.engine.model import LlamaModel
@@ -17,6 +16,9 @@ from node.hosting.weights import ModelWeights
 from protocols.messages.ask import ChatMessage, Sampling
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROMPTS = (
     "Why is the sky blue?",
@@ -55,6 +57,8 @@ def prompts(weights: ModelWeights) -> list[tuple[int, ...]]:
 @pytest.fixture(scope="module")
 def reference(smollm2_path: Path, prompts: list[tuple[int, ...]]) -> list[list[int]]:
     """What transformers generates; the model is not kept."""
+    from transformers import AutoModelForCausalLM
+
     model: Any = AutoModelForCausalLM.from_pretrained(
         smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
     )
@@ -75,7 +79,9 @@ def reference(smollm2_path: Path, prompts: list[tuple[int, ...]]) -> list[list[i
 
 
 @pytest.fixture(scope="module")
-def transformers_tokenizer(smollm2_path: Path) -> PreTrainedTokenizerBase:
+def transformers_tokenizer(smollm2_path: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
 
 
@@ -143,7 +149,7 @@ def test_a_sampled_answer_taken_over_in_the_middle_is_the_undisturbed_one(
 
 
 def test_conversations_have_the_ids_of_transformers(
-    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+    weights: ModelWeights, transformers_tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     turns = [
         ChatMessage("system", "You are terse."),
@@ -161,7 +167,7 @@ def test_conversations_have_the_ids_of_transformers(
 
 
 def test_texts_have_the_ids_of_transformers(
-    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+    weights: ModelWeights, transformers_tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     source = Path(__file__).read_text("utf-8")
     texts = [
@@ -180,7 +186,7 @@ def test_texts_have_the_ids_of_transformers(
 
 
 def test_a_digit_after_several_spaces_is_split_as_the_model_was_trained(
-    weights: ModelWeights, transformers_tokenizer: PreTrainedTokenizerBase
+    weights: ModelWeights, transformers_tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     """The model's own tokenizer and llama.cpp take digits out before they look at spaces.
 

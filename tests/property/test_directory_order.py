@@ -21,6 +21,7 @@ from protocols.records import (
     swarm_key,
 )
 from protocols.signing import Identity
+from tests.effort import examples
 
 SWARM = SwarmId("public")
 PEERS = [Identity(bytes([number]) * 32) for number in range(3)]
@@ -105,7 +106,7 @@ def _without_indexes(sealed: set[bytes]) -> set[bytes]:
     return {data for data in sealed if not isinstance(VERIFIER.open(data), IndexRecord)}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(offers, st.randoms(use_true_random=False), st.integers(26, 40))
 def test_any_order_any_repeats_same_state(offered: Offers, rng: object, later: int) -> None:
     shuffled = [*offered, *offered[: len(offered) // 2]]
@@ -119,7 +120,7 @@ def test_any_order_any_repeats_same_state(offered: Offers, rng: object, later: i
         assert _shown(directory, now) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(offers, offers)
 def test_late_old_records_change_nothing_newer(first: Offers, late: Offers) -> None:
     """Pruning between does not let an old record back in."""
@@ -134,7 +135,7 @@ def test_late_old_records_change_nothing_newer(first: Offers, late: Offers) -> N
     assert _shown(directory, NOW + 28) == _without_indexes(_model(history, NOW + 28))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(offers)
 def test_queries_agree_with_each_other(offered: Offers) -> None:
     directory, now = _directory(offered), NOW + 25

@@ -41,6 +41,7 @@ from protocols.messages.ask import (
     Tokens,
 )
 from protocols.records import CapabilityCard
+from tests.effort import examples
 
 NAMES = [PeerId(name) for name in "abcdef"]
 BUDGET = 60.0
@@ -136,7 +137,7 @@ def _step(draw: Draw, run: AnswerRun, played: Played, now: float) -> None:
             pass
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_one_ending_in_time_and_never_a_wrong_token(data: st.DataObject) -> None:
     draw = data.draw

@@ -14,6 +14,7 @@ from node.engine.fake import FakeEngine, FakeOptions, fake_token
 from node.engine.sampling import uniform
 from node.hosting.decoding import make_decoder
 from protocols.messages.ask import Sampling
+from tests.effort import examples
 
 VOCABULARY = 50
 
@@ -50,7 +51,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(requests, min_size=1, max_size=12),
     st.integers(1, 4),
@@ -126,7 +127,7 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(st.lists(st.integers(0, 270), max_size=40), st.data())
 def test_any_ids_are_told_exactly_and_can_be_taken_over_anywhere(
     byte_tokenizer: Tokenizer, ids: list[int], data: Any

@@ -42,6 +42,7 @@ from protocols.membership.invite import prove_invite
 from protocols.membership.ledger import Issued, Ledger, load_ledger
 from protocols.messages.enrol import EnrolRequest, RenewRequest
 from protocols.messages.hello import Hello
+from tests.effort import examples
 from tests.simulation.members import DAY, Owner, certify, identity_of
 
 NAMES = ("i0", "i1", "a", "b")
@@ -354,7 +355,7 @@ class Swarm(RuleBasedStateMachine):
 
 TestSwarm = Swarm.TestCase
 Swarm.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=examples(60),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -389,7 +390,7 @@ def _told(documents: Iterable[bytes]) -> MemberBook:
     return book
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.permutations(range(len(DOCUMENTS))),
     st.lists(st.integers(0, len(DOCUMENTS) - 1), max_size=12),
@@ -494,10 +495,12 @@ def _crash(_: bytes) -> None:
 
 
 TestInvites = Invites.TestCase
-Invites.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+Invites.TestCase.settings = settings(
+    max_examples=examples(80), stateful_step_count=25, deadline=None
+)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     revoked=st.sets(names),
     peer=names,

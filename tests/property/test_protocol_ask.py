@@ -16,6 +16,7 @@ from protocols.messages.ask import (
     Text,
     Tokens,
 )
+from tests.effort import examples
 
 small = st.integers(0, 5)
 some_ids = st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple)
@@ -51,7 +52,7 @@ def _model(ask: Ask, received: list[ServerMessage]) -> int:
     return len(received)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=examples(1_000), deadline=None)
 @given(
     st.integers(0, 6),
     st.lists(st.integers(0, 9), max_size=3).map(tuple),

@@ -1,6 +1,6 @@
 """Random and mutated bytes into every parser: the only error that ever comes out is ours.
 
-1,000 cases each; 10,000 with `DSLM_THOROUGH=1`, as before a change lands.
+200 cases each; 10,000 with `DSLM_THOROUGH=1`, as before a change lands.
 """
 
 import contextlib
@@ -29,9 +29,10 @@ from protocols.messages.ask import (
 from protocols.messages.info import InfoReply, InfoRequest, Load
 from protocols.records import NodeRecord, believe, node_key, open_sealed, seal
 from protocols.signing import Identity
+from tests.effort import examples
 
 MANY = settings(
-    max_examples=10_000 if os.environ.get("DSLM_THOROUGH") else 1_000,
+    max_examples=examples(10_000) if os.environ.get("DSLM_THOROUGH") else 1_000,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

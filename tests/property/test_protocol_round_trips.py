@@ -25,6 +25,7 @@ from protocols.messages.ask import (
 )
 from protocols.records import IndexRecord, open_sealed, seal
 from protocols.signing import Identity, verify
+from tests.effort import examples
 
 text = st.text(max_size=40)
 counts = st.integers(0, limits.TOKENS_MAX)
@@ -73,7 +74,7 @@ def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
     return pieces
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.lists(st.tuples(client_messages, st.binary(max_size=30)), max_size=4), cuts)
 def test_client_messages(sent: list[tuple[ClientMessage, bytes]], sizes: list[int]) -> None:
     decoder: FrameDecoder[ClientMessage] = FrameDecoder(ClientMessage)
@@ -83,7 +84,7 @@ def test_client_messages(sent: list[tuple[ClientMessage, bytes]], sizes: list[in
     assert decoder.is_between_frames
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.lists(server_messages, max_size=5), cuts)
 def test_server_messages(sent: list[ServerMessage], sizes: list[int]) -> None:
     decoder: FrameDecoder[ServerMessage] = FrameDecoder(ServerMessage)
@@ -92,7 +93,7 @@ def test_server_messages(sent: list[ServerMessage], sizes: list[int]) -> None:
     assert got == sent
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(min_size=32, max_size=32), text, st.integers(0, 2**63 - 1))
 def test_records(seed: bytes, key: str, sequence: int) -> None:
     identity = Identity(seed)
@@ -101,7 +102,7 @@ def test_records(seed: bytes, key: str, sequence: int) -> None:
     assert Identity.from_libp2p(identity.to_libp2p()).peer_id == identity.peer_id
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=50), st.binary(max_size=50))
 def test_signatures(seed: bytes, data: bytes, other: bytes) -> None:
     identity = Identity(seed)

@@ -1,9 +1,8 @@
 """Records in any order, repeated and late, lies among them: the same final state everywhere.
 
-300 orders each; 10,000 with `DSLM_THOROUGH=1`, as before a change lands.
+100 orders each; 10,000 with `DSLM_THOROUGH=1`, as before a change lands.
 """
 
-import os
 from dataclasses import dataclass
 
 import msgspec
@@ -21,8 +20,9 @@ from protocols.errors import ProtocolError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.records import CapabilityCard, NodeRecord, card_key, node_key, seal
 from protocols.signing import Identity
+from tests.effort import THOROUGH
 
-ORDERS = 10_000 if os.environ.get("DSLM_THOROUGH") else 300
+ORDERS = 10_000 if THOROUGH else 100
 SWARM = SwarmId("public")
 LAW = SpecialistId("law")
 START = 4_000_000_000.0

@@ -1,4 +1,6 @@
-"""200 peers in virtual time: joins, deaths, freezes, cuts; every request ends once, and rightly.
+"""Many peers in virtual time: joins, deaths, freezes, cuts; every request ends once, and rightly.
+
+60 peers by default; 200 with `DSLM_THOROUGH=1`.
 
 A failure prints its seed; `DSLM_SIMULATION_SEED=<seed>` repeats that very history.
 """
@@ -10,6 +12,7 @@ import pytest
 
 from protocols.adapters.virtual import run_virtual
 from protocols.messages.ask import Text
+from tests.effort import THOROUGH
 from tests.simulation.fake_node import reference, text_of
 from tests.simulation.world import ASKER_DIED, BUDGET, Outcome, Plan, World
 
@@ -37,7 +40,7 @@ def _check(outcome: Outcome, seed: int) -> None:
 
 
 def test_every_request_of_a_troubled_swarm_ends_once_and_rightly() -> None:
-    plan = Plan()
+    plan = Plan() if THOROUGH else Plan(peers=60, requests=80, deaths=14, frozen=2)
     world = run_virtual(_live(SEED, plan))
     for outcome in world.outcomes:
         _check(outcome, SEED)
@@ -47,7 +50,9 @@ def test_every_request_of_a_troubled_swarm_ends_once_and_rightly() -> None:
     lived = [outcome for outcome in world.outcomes if outcome.error != ASKER_DIED]
     failed = Counter(outcome.error for outcome in lived if not outcome.completed)
     assert answered >= 0.99 * len(lived), f"seed {SEED}: {failed}"
-    assert sum(outcome.resumed for outcome in world.outcomes) >= 10, f"seed {SEED}: no failover"
+    assert sum(outcome.resumed for outcome in world.outcomes) >= plan.deaths // 5, (
+        f"seed {SEED}: no failover"
+    )
     assert len(world.survivors) == plan.peers - (plan.deaths - plan.frozen), f"seed {SEED}"
     for known in world.known.values():
         assert known >= world.survivors, f"seed {SEED}: not found again after healing"

@@ -112,11 +112,13 @@ class Libp2pNetwork:
         use_hivemind_log_handler("nowhere")
         logging.addLevelName(logging.WARNING, "WARNING")  # hivemind renames it for everybody
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(_end_connections)
             folder = stack.enter_context(RuntimeFolder(self._config.runtime_dir))
             tasks = await stack.enter_async_context(_task_group())
             peer_id = self._config.identity.peer_id
             turnstile = Turnstile(self._clock, self._gate)
             self.transport = Libp2pTransport(peer_id, tasks, turnstile, self._clock)
+            stack.callback(self.transport.refuse)
             turnstile.on_flood = self.transport.drop_nowait
             turnstile.on_shut_out = self._tell_of_flood
             if not self._config.relay_service:
@@ -158,8 +160,6 @@ class Libp2pNetwork:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
-        for _ in range(_LAST_ROUNDS):
-            await asyncio.sleep(0)
 
     @property
     def listening(self) -> tuple[str, ...]:
@@ -274,6 +274,12 @@ async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
         yield tasks
     finally:
         await tasks.__aexit__(None, None, None)
+
+
+async def _end_connections() -> None:
+    """Let asyncio close what was aborted last."""
+    for _ in range(_LAST_ROUNDS):
+        await asyncio.sleep(0)
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -182,6 +182,10 @@ class Libp2pTransport:
         """Enforce the deadlines of inbound streams for ever."""
         await self._inbound.run_sweeps()
 
+    def refuse(self) -> None:
+        """Take no more streams: a start that failed is being undone."""
+        self._inbound.is_closed = True
+
     async def close(self) -> None:
         """End the streams being served; nothing can be opened or served after this."""
         await self._inbound.close()

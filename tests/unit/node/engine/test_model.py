@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig as ReferenceConfig
-from transformers import LlamaForCausalLM
 
 from node.engine.base import EngineRequest
 from node.engine.batch import Chunk, build_batch, causal_mask
@@ -41,6 +39,9 @@ LLAMA3 = RopeScaling(
 
 def reference(config: LlamaConfig, weights: TensorSource) -> Any:
     """The same weights in transformers' implementation."""
+    from transformers import LlamaConfig as ReferenceConfig
+    from transformers import LlamaForCausalLM
+
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:
         rope |= {"rope_type": config.rope_scaling.kind, "factor": config.rope_scaling.factor}

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from node.engine.sampling import choose, uniform
 from protocols.messages.ask import Sampling
@@ -59,6 +58,8 @@ def test_draws_follow_the_distribution() -> None:
 def test_the_tokens_that_can_be_drawn_are_those_of_transformers(
     temperature: float, top_k: int, top_p: float
 ) -> None:
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
     logits = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 2
     scores = TemperatureLogitsWarper(temperature)(torch.zeros(1, 1).long(), logits[None])
     if top_k:

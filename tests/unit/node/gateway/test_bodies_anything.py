@@ -11,6 +11,7 @@ from node.gateway.bodies import ChatBody, CompletionBody, decode_body
 from node.gateway.errors import BadRequest
 from node.gateway.joins import JoinBody
 from node.gateway.swarms import DocumentsBody, InviteBody, LoadBody
+from tests.effort import examples
 
 FIELDS = (
     "model messages prompt stream stream_options max_tokens max_completion_tokens temperature "
@@ -42,14 +43,14 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000), deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes(data: bytes) -> None:
     with contextlib.suppress(BadRequest):
         decode_body(data, ChatBody)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(bodies | values)
 def test_json(value: object) -> None:
     data = msgspec.json.encode(value)

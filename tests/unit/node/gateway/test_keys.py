@@ -18,6 +18,7 @@ from node.gateway.admin_token import AdminToken, read_token
 from node.gateway.config import GatewayConfig
 from node.gateway.keys import KeyFile, NoKeys, require_keys
 from protocols.errors import ConfigError, UserError
+from tests.effort import examples
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -124,7 +125,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=100) | JUNK.map(lambda value: json.dumps(value).encode()))
 def test_whatever_the_file_holds_nobody_gets_in_who_has_no_key(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,6 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -55,6 +54,8 @@ def trained_bpe() -> Tokenizer:
 
 def tiny_llama(**changes: Any) -> Any:
     """Random weights; large enough that answers vary."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(4)
     settings: dict[str, Any] = {
         "vocab_size": 320,

@@ -19,6 +19,7 @@ from protocols.membership.documents import (
     seal_document,
 )
 from protocols.signing import Identity
+from tests.effort import examples
 
 OWNER, FIRST, SECOND, BOB = (Identity(bytes([n] * 32)) for n in range(1, 5))
 LAB = Charter("lab", OWNER.peer_id, is_private=True)
@@ -129,7 +130,7 @@ def test_documents_of_others_are_not_read() -> None:
         read_documents(LAB, (forged,))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["revoke", "rotate", "appoint"]), st.integers(2, 5)), max_size=8

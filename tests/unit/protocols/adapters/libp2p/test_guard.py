@@ -35,6 +35,7 @@ from protocols.errors import (
 from protocols.ids import PeerId
 from protocols.ports import Allowance, Transport
 from protocols.signing import Identity
+from tests.effort import examples
 
 NOW = 1_800_000_000.0
 LATER = NOW + 600
@@ -249,7 +250,7 @@ def test_our_answers_fit_a_message() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000), deadline=None)
 def test_random_bytes_raise_only_protocol_errors(data: bytes) -> None:
     for kind in (dht_pb2.StoreRequest, dht_pb2.FindRequest, dht_pb2.FindResponse):
         try:

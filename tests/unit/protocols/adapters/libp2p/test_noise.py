@@ -10,6 +10,7 @@ from protocols.adapters.libp2p.noise import Initiator, check_payload
 from protocols.adapters.libp2p.probe import parse_target
 from protocols.errors import PeerUnreachable, ProtocolError
 from protocols.signing import Identity
+from tests.effort import examples
 from tests.unit.protocols.adapters.libp2p.responder import SEED, field, payload, respond
 
 ALICE, BOB = Identity(b"a" * 32), Identity(b"b" * 32)
@@ -80,7 +81,7 @@ def test_a_point_that_makes_the_secret_known_is_refused() -> None:
         asking.read_second(LOW_ORDER + answer[32:], ALICE.peer_id)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_every_byte_of_the_answer_counts(place: int, change: int) -> None:
     asking, first = initiator()
@@ -91,7 +92,7 @@ def test_every_byte_of_the_answer_counts(place: int, change: int) -> None:
         asking.read_second(bytes(answer), ALICE.peer_id)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=400))
 def test_noise_of_the_other_kind(data: bytes) -> None:
     asking, _ = initiator()
@@ -99,7 +100,7 @@ def test_noise_of_the_other_kind(data: bytes) -> None:
         asking.read_second(data, ALICE.peer_id)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=200))
 def test_any_payload_is_taken_apart_or_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):

@@ -20,6 +20,7 @@ from protocols.records import (
     swarm_key,
 )
 from protocols.signing import Identity
+from tests.effort import examples
 
 SWARM = SwarmId("public")
 PEER = Identity(b"p" * 32)
@@ -63,7 +64,7 @@ def test_what_does_not_look_like_a_record_is_opaque() -> None:
     assert judge.judge(PLACE, PEER.peer_id, b"\xc1", END) is Verdict.OPAQUE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(0, len(SEALED) - 1), st.integers(1, 255))
 def test_no_altered_byte_passes(index: int, change: int) -> None:
     altered = bytearray(SEALED)
