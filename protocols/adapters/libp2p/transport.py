@@ -216,7 +216,7 @@ class Libp2pTransport:
         """The daemon is gone: refuse calls until the next one is attached."""
         self._daemon = None
         if self._listener is not None:
-            self._listener.close()
+            _stop(self._listener)
             self._listener = None
 
     async def _dial(self, peer: PeerId, where: list[Multiaddr]) -> None:
@@ -286,6 +286,18 @@ async def _ask_daemon(
         if daemon.is_dead():
             raise TransportDown("the network daemon died; it is being restarted") from error
         raise PeerUnreachable(f"cannot reach {what}: {str(error)[:300]}") from error
+
+
+def _stop(listener: asyncio.Server) -> None:
+    """Accept no more, and close in the next round.
+
+    A connection that asyncio has accepted but not wrapped yet is lost, unclosed, if its server is
+    closed in between (an assertion in `Server._attach`).
+    """
+    loop = asyncio.get_running_loop()
+    for listening in listener.sockets:
+        loop.remove_reader(listening.fileno())
+    loop.call_soon(listener.close)
 
 
 def _addresses_of(peer: PeerId, addresses: Iterable[str]) -> Iterable[DialAddress]:
