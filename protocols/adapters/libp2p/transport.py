@@ -216,7 +216,7 @@ class Libp2pTransport:
         """The daemon is gone: refuse calls until the next one is attached."""
         self._daemon = None
         if self._listener is not None:
-            _stop(self._listener)
+            stop_listening(self._listener)
             self._listener = None
 
     async def _dial(self, peer: PeerId, where: list[Multiaddr]) -> None:
@@ -288,7 +288,7 @@ async def _ask_daemon(
         raise PeerUnreachable(f"cannot reach {what}: {str(error)[:300]}") from error
 
 
-def _stop(listener: asyncio.Server) -> None:
+def stop_listening(listener: asyncio.Server) -> None:
     """Accept no more, and close in the next round.
 
     A connection that asyncio has accepted but not wrapped yet is lost, unclosed, if its server is
