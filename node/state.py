@@ -205,6 +205,14 @@ class InviteReport(Struct, frozen=True):
     """Unix seconds; 0 means never."""
 
 
+class WithdrawalReport(Struct, frozen=True):
+    """`POST /api/v1/swarms/{name}/withdraw {"invite": string or id}`."""
+
+    schema_version: int
+    swarm: str
+    invite_id: str
+
+
 class DocumentsState(Struct, frozen=True):
     """`GET /api/v1/swarms/{name}/documents`; the same documents can be posted to another node."""
 
@@ -285,6 +293,10 @@ class NodeView(Protocol):
         self, name: str, roles: tuple[str, ...], uses: int, lifetime: float
     ) -> InviteReport:
         """A new invite, valid for `lifetime` seconds; `UserError` if this node may make none."""
+        ...
+
+    async def withdraw(self, name: str, invite: str) -> WithdrawalReport:
+        """Let nobody use an invite (its string or id) any more; `UserError` if it is not there."""
         ...
 
     async def use(self, name: str) -> None:

@@ -13,15 +13,15 @@ from node import state as shapes
 from node.presence import Presence
 from node.presences import Presences
 from protocols import limits
-from protocols.errors import DslmError, NotAdmitted, UserError
-from protocols.ids import PeerId
+from protocols.errors import DslmError, NotAdmitted, ProtocolError, UserError
+from protocols.ids import PeerId, parse_peer_id
 from protocols.membership.documents import (
     Role,
     open_delegation,
     peek_certificate,
     unpack_credential,
 )
-from protocols.membership.invite import Invite, format_invite
+from protocols.membership.invite import PREFIX, Invite, format_invite, parse_invite
 from protocols.membership.ledger import Issued
 from protocols.ports import Clock
 from protocols.signing import Identity
@@ -106,6 +106,17 @@ class SwarmView:
         return shapes.InviteReport(
             shapes.SCHEMA_VERSION, name, text, invite_id, tuple(granted), uses, expires_at
         )
+
+    async def withdraw(self, name: str, invite: str) -> shapes.WithdrawalReport:
+        """See `NodeView`."""
+        presence = self._presences.named(name)
+        invite_id = _id_of(invite)
+        if not presence.desk.withdraw(invite_id):
+            raise UserError(
+                f"this node has no such invite to {name}: it was made on another node, it is "
+                "withdrawn or used up already, or it expired"
+            )
+        return shapes.WithdrawalReport(shapes.SCHEMA_VERSION, name, invite_id)
 
     async def use(self, name: str) -> None:
         """See `NodeView`."""
@@ -264,3 +275,13 @@ def _checked_roles(names: tuple[str, ...]) -> tuple[Role, ...]:
     if unknown or not names:
         raise UserError(f"roles of an invite are {', '.join(_ROLES)}; not {', '.join(unknown)}")
     return tuple(dict.fromkeys(Role(name) for name in names))
+
+
+def _id_of(invite: str) -> PeerId:
+    """Of an invite string, or the id itself."""
+    try:
+        return (
+            parse_invite(invite).invite_id if invite.startswith(PREFIX) else parse_peer_id(invite)
+        )
+    except ProtocolError as error:
+        raise UserError(f"{invite!r} is neither an invite of a private swarm nor its id") from error

@@ -28,6 +28,7 @@ from node.state import (
     SwarmReaders,
     SwarmsState,
     SwarmState,
+    WithdrawalReport,
 )
 from protocols.errors import UserError
 from protocols.ids import PeerId, SpecialistId
@@ -241,6 +242,12 @@ class FixedView:
     ) -> InviteReport:
         """An invite that nobody can use."""
         return InviteReport(SCHEMA_VERSION, name, "dslm:trial", "", roles, uses, lifetime)
+
+    async def withdraw(self, name: str, invite: str) -> WithdrawalReport:
+        """Knows one invite only."""
+        if invite != "dslm:trial":
+            raise UserError("no such invite")
+        return WithdrawalReport(SCHEMA_VERSION, name, "trial")
 
     async def use(self, name: str) -> None:
         """Makes `name` the current swarm."""

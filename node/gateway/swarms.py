@@ -28,6 +28,12 @@ class InviteBody(Struct, frozen=True):
     lifetime: Annotated[float, Meta(gt=0, le=_LIFETIME_SECONDS_MAX)]
 
 
+class WithdrawBody(Struct, frozen=True):
+    """An invite string, or the id that was told when it was made."""
+
+    invite: Annotated[str, Meta(min_length=1, max_length=2 * limits.INVITE_BYTES_MAX)]
+
+
 class LoadBody(Struct, frozen=True):
     """The swarm whose folder is there."""
 
@@ -60,6 +66,7 @@ class SwarmRoutes:
             web.post("/api/v1/swarms/load", self._load),
             web.get(f"{one}/members", self._for_one(self._members)),
             web.post(f"{one}/invite", self._for_one(self._invite)),
+            web.post(f"{one}/withdraw", self._for_one(self._withdraw)),
             web.post(f"{one}/use", self._for_one(self._use)),
             web.post(f"{one}/leave", self._for_one(self._leave)),
             web.get(f"{one}/documents", self._for_one(self._documents)),
@@ -94,6 +101,10 @@ class SwarmRoutes:
         body = decode_body(await request.read(), InviteBody)
         roles = tuple(role.value for role in body.roles)
         return wire.json_response(await self._view.invite(name, roles, body.uses, body.lifetime))
+
+    async def _withdraw(self, name: str, request: web.Request) -> web.Response:
+        body = decode_body(await request.read(), WithdrawBody)
+        return wire.json_response(await self._view.withdraw(name, body.invite))
 
     async def _use(self, name: str, request: web.Request) -> web.Response:  # noqa: ARG002
         await self._view.use(name)

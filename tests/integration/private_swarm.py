@@ -175,6 +175,11 @@ def live(swarm: PrivateSwarm) -> None:
     swarm.start("emil")
     swarm.say("the invite had three uses")
     swarm.run("emil", f"join {invite.group()}", fails=True)
+    swarm.say("an invite can be taken back before it is used")
+    unused = _SHORT.search(swarm.run("anna", "invite lab"))
+    assert unused is not None
+    swarm.run("anna", f"invite --withdraw {unused.group()}")
+    swarm.run("emil", f"join {unused.group()}", fails=True)
     second = _SHORT.search(swarm.run("anna", "invite lab --role user"))
     assert second is not None
     swarm.run("emil", f"join {second.group()}")

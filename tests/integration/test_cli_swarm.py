@@ -450,6 +450,10 @@ def test_an_invite_is_printed_for_people_and_for_scripts(home: Home) -> None:
         assert home("invite", "-q")[:2] == (0, "dslm:trial\n")
         found = json.loads(home("invite", "--role", "node", "--role", "trainer", "--json")[1])
         assert found["roles"] == ["node", "trainer"]
+        code, _, err = home("invite", "lab", "--withdraw", "dslm:trial")
+        assert (code, "nobody can join lab by this invite" in err) == (0, True)
+        assert home("invite", "lab", "--withdraw", "nope")[0] == 1
+        assert home("invite", "--withdraw", "dslm:nonsense")[0] == 1
         assert home("invite", "--role", "issuer")[0] == 2
         assert home("invite", "--uses", "0")[0] == 2
         assert home("invite", "--for", "0s")[0] == 2

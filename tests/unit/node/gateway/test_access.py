@@ -55,6 +55,7 @@ VERBS: tuple[tuple[str, str, object], ...] = (
     ("POST", "/api/v1/swarms/load", {"name": "lab"}),
     ("GET", "/api/v1/swarms/public/members", None),
     ("POST", "/api/v1/swarms/public/invite", {"roles": ["node"], "uses": 1, "lifetime": 60}),
+    ("POST", "/api/v1/swarms/public/withdraw", {"invite": "dslm:trial"}),
     ("POST", "/api/v1/swarms/public/use", {}),
     ("POST", "/api/v1/swarms/public/leave", {}),
     ("GET", "/api/v1/swarms/public/documents", None),

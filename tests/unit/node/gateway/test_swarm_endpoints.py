@@ -64,6 +64,10 @@ async def test_members_and_invites(http: aiohttp.ClientSession) -> None:
     async with http.post("/api/v1/swarms/lab/invite", json=wanted) as response:
         body = await response.json()
     assert (body["roles"], body["uses"], body["expires_at"]) == (["user", "node"], 3, 3600.0)
+    async with http.post("/api/v1/swarms/lab/withdraw", json={"invite": body["invite"]}) as taken:
+        assert (await taken.json())["swarm"] == "lab"
+    async with http.post("/api/v1/swarms/lab/withdraw", json={"invite": "dslm:other"}) as refused:
+        assert refused.status == 400
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,7 @@ async def test_members_and_invites(http: aiohttp.ClientSession) -> None:
         ("lab/invite", {"roles": ["node"], "uses": 1, "lifetime": 0}, "lifetime"),
         ("lab/invite", {"roles": ["node"], "uses": 1, "lifetime": 1e12}, "lifetime"),
         ("lab/invite", {"uses": 1, "lifetime": 1}, "roles"),
+        ("lab/withdraw", {}, "invite"),
         ("load", {}, "name"),
         ("load", {"name": "x" * 97}, "name"),
         ("lab/documents", {"documents": []}, "documents"),
