@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Annotated
 
 import typer
 
@@ -32,7 +33,8 @@ from node.cli import (
     version,
 )
 from node.cli.exits import Exit, advice_for, exit_of
-from node.cli.output import tell
+from node.cli.output import show, tell
+from protocols import versions
 from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
@@ -51,12 +53,28 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(_accept_version)
     for module in _VERBS:
         name = module.__name__.rpartition(".")[2]
         app.command(name, epilog=module.EPILOG)(getattr(module, name))
     for group in (swarm, key, config):
         app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     return app
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        show(f"dslm {versions.SOFTWARE}")
+        raise typer.Exit
+
+
+def _accept_version(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """What people try first; `dslm version` tells more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
