@@ -125,12 +125,12 @@ class QuantisedLayer:
         cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype
     ) -> list["PlainLayer | QuantisedLayer"]:
         """`layers` of them in four tensors; read back in `dtype`."""
+        keys, values = (_reserve(layers, shape, torch.int8) for _ in range(2))
         scales = (*shape[:-1], 1)
-        parts = [
-            _reserve(layers, part, of)
-            for part, of in ((shape, torch.int8), (scales, torch.float32)) * 2
+        key_scales, value_scales = (_reserve(layers, scales, torch.float32) for _ in range(2))
+        return [
+            cls(*parts, dtype) for parts in zip(keys, key_scales, values, value_scales, strict=True)
         ]
-        return [cls(*four, dtype) for four in zip(*parts, strict=True)]
 
     @property
     def size(self) -> int:

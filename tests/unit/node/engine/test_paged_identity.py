@@ -32,7 +32,7 @@ def tiny(kv_heads: int) -> tuple[LlamaModel, list[tuple[int, ...]], list[list[in
     weights = RandomWeights(config, 11)
     rng = random.Random(4)
     stem = [rng.randrange(61) for _ in range(45)]
-    prompts = [tuple([*stem, *(rng.randrange(61) for _ in range(n))]) for n in (1, 3, 20)]
+    prompts = [(*stem, *(rng.randrange(61) for _ in range(n))) for n in (1, 3, 20)]
     judge = reference(config, weights)
     answers = []
     for prompt in prompts:
