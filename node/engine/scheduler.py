@@ -209,7 +209,7 @@ class Scheduler:
         if request.request_id in self._waiting or request.request_id in self._running:
             raise ProtocolError(f"request id {request.request_id!r} is in use")
 
-    def _turn(self, sequence: TokenSequence) -> tuple[int, int]:
+    def _turn(self, sequence: TokenSequence) -> tuple[float, int]:
         """Who comes first: the client that had least, then the request that came first."""
         return self._shares.served(sequence.request.client), sequence.ticket
 

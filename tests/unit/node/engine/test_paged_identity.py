@@ -57,10 +57,16 @@ def scatter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PageBook, "_take", take)
 
 
-def answer(engine: TorchEngine, prompts: list[tuple[int, ...]], *, preempts: bool) -> list[Any]:
+def answer(
+    engine: TorchEngine,
+    prompts: list[tuple[int, ...]],
+    *,
+    preempts: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008
+) -> list[Any]:
     """The answers, all at once; `preempts` takes one request's pages away at every fourth step."""
     for number, prompt in enumerate(prompts):
-        engine.submit(EngineRequest(str(number), prompt, TOKENS, Sampling(), frozenset()))
+        engine.submit(EngineRequest(str(number), prompt, TOKENS, sampling, frozenset()))
     answers: list[list[int]] = [[] for _ in prompts]
     steps = 0
     while engine.has_work:
@@ -86,7 +92,7 @@ def test_greedy_answers_are_those_of_transformers(
     step_tokens = 7 if "chunked" in features else 256
     engine = TorchEngine(model, EngineOptions(128, 1024, 16, step_tokens))
     if "cached" in features:
-        answer(engine, prompts[2:], preempts=False)
+        answer(engine, prompts[2:])
     hits = engine.statistics().prefix_hit_tokens
     assert answer(engine, prompts, preempts="preempted" in features) == wanted
     statistics = engine.statistics()
@@ -102,13 +108,29 @@ def test_answers_are_the_same_when_pages_run_out(step_tokens: int) -> None:
     """Nothing is forced here: the pool holds less than half of what the requests need."""
     model, prompts, wanted = tiny(2)
     engine = TorchEngine(model, EngineOptions(128, 160, 16, step_tokens))
-    assert answer(engine, prompts, preempts=False) == wanted
+    assert answer(engine, prompts) == wanted
     assert engine.statistics().pages_total == 10
+
+
+@pytest.mark.parametrize("features", SETS[1:5] + SETS[-1:], ids=lambda n: "+".join(sorted(n)))
+def test_sampled_answers_do_not_change_either(
+    features: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompts, _ = tiny(2)
+    sampling = Sampling(temperature=1.0, top_k=20, seed=5)
+    wanted = answer(TorchEngine(model, EngineOptions(128, 1024)), prompts, sampling=sampling)
+    if "scattered" in features:
+        scatter(monkeypatch)
+    step_tokens = 7 if "chunked" in features else 256
+    engine = TorchEngine(model, EngineOptions(128, 1024, 16, step_tokens))
+    if "cached" in features:
+        answer(engine, prompts[2:])
+    assert answer(engine, prompts, preempts="preempted" in features, sampling=sampling) == wanted
 
 
 def test_an_int8_cache_gives_the_same_first_tokens() -> None:
     """It is not exact: later tokens may differ, and do for some weights."""
     model, prompts, wanted = tiny(2)
     engine = TorchEngine(model, EngineOptions(128, 1024, is_cache_quantised=True))
-    got = answer(engine, prompts, preempts=False)
+    got = answer(engine, prompts)
     assert [one[0] for one in got] == [one[0] for one in wanted]
