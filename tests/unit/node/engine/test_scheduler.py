@@ -100,6 +100,18 @@ def test_requests_are_admitted_by_what_they_need_now_not_at_worst() -> None:
     assert engine.statistics().running == 8
 
 
+def test_who_comes_in_does_not_take_the_page_that_another_needs_next() -> None:
+    """Nine pages would do for both; eight would for the prompts alone, and then one must go."""
+    for pages, running in ((9, 2), (8, 1)):
+        engine = FakeEngine(FakeOptions(cache_tokens=pages * 16))
+        engine.submit(request("a", numbers(1, 60), 16))
+        engine.submit(request("b", numbers(2, 60), 4))
+        engine.step()
+        assert engine.statistics().running == running
+        finish(engine)
+        assert engine.statistics().preemptions == 0
+
+
 def test_the_newest_gives_its_pages_up_and_goes_on_as_if_nothing_had_been() -> None:
     wanted = {}
     requests = [request(str(n), numbers(n, 60), 200) for n in range(4)]
