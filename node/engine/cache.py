@@ -4,6 +4,7 @@ Knows pages, slots (one per token: page times `PAGE_SIZE` plus offset) and layer
 requests or who owns a page.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +24,10 @@ class LayerCache(Protocol):
         ...
 
     def read(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Keys and values of all positions of `span`, each `[kv_heads, seen, dimension]`."""
+        """Keys and values of all positions of `span`, each `[kv_heads, seen, dimension]`.
+
+        They may be gone after the next `read` of any layer of the cache.
+        """
         ...
 
 
@@ -51,7 +55,7 @@ class KeyValueCache:
 
     @property
     def size(self) -> int:
-        """Bytes reserved."""
+        """Bytes reserved for pages."""
         return sum(layer.size for layer in self._layers)
 
     def store(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
@@ -65,10 +69,15 @@ class KeyValueCache:
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
-    """`[kv_heads, pages, PAGE_SIZE, dimension]`, and the same memory with one row per slot."""
+    """`[kv_heads, pages, PAGE_SIZE, dimension]`, and the same memory with one row per slot.
+
+    `scratch`, flat, is as large and shared by all layers: what is gathered goes there. Fresh memory
+    for every layer and step would cost more in page faults than the copy itself.
+    """
 
     pages: Tensor
     slots: Tensor
+    scratch: Tensor
 
     def write(self, slots: Tensor, vectors: Tensor) -> None:
         self.slots.index_copy_(1, slots, vectors.transpose(0, 1))
@@ -77,7 +86,11 @@ class _Vectors:
         """`[kv_heads, seen, dimension]`; a view where the pages follow each other."""
         if span.gather is None:
             return self.slots[:, span.first_slot : span.first_slot + span.seen]
-        return self.pages.index_select(1, span.gather).flatten(1, 2)[:, : span.seen]
+        heads, _, _, dimension = self.pages.shape
+        shape = (heads, len(span.gather), PAGE_SIZE, dimension)
+        gathered = self.scratch[: math.prod(shape)].view(shape)
+        torch.index_select(self.pages, 1, span.gather, out=gathered)
+        return gathered.flatten(1, 2)[:, : span.seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +173,5 @@ class QuantisedLayer:
 def _reserve(layers: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[_Vectors]:
     """One tensor `[layers, *shape]`, by layer."""
     whole = torch.empty((layers, *shape), dtype=dtype)
-    return [_Vectors(pages, pages.flatten(1, 2)) for pages in whole]
+    scratch = torch.empty(math.prod(shape), dtype=dtype)
+    return [_Vectors(pages, pages.flatten(1, 2), scratch) for pages in whole]
