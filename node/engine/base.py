@@ -19,7 +19,9 @@ class EngineRequest:
 
     `delivered` are ids of the answer that exist already: they are fed like the prompt, and the
     first token made here has position `len(delivered)`. `max_tokens` counts the whole answer.
-    Generation ends before a token in `stop_ids`, which is not emitted.
+    Generation ends before a token in `stop_ids`, which is not emitted. `client` names who asks, or
+    is empty for the node itself: clients share the engine evenly, and none can tell from the time
+    an answer takes what another one asked.
     """
 
     request_id: str
@@ -28,6 +30,7 @@ class EngineRequest:
     sampling: Sampling
     stop_ids: frozenset[int]
     delivered: tuple[int, ...] = ()
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,13 @@ StepOutput = Generated | Ended
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """A snapshot. Counts of requests, tokens since start, and KV tokens in use and in all."""
+    """A snapshot: requests and pages now; tokens and preemptions since start.
+
+    `prompt_tokens` counts each token that was given once, found in the cache or computed;
+    `prefix_hit_tokens` those that were not computed because the cache had them, also when a
+    preempted request came back. Pages hold `cache_tokens_total / pages_total` tokens each:
+    `pages_used` by running requests, `pages_cached` kept for those that may come.
+    """
 
     running: int
     waiting: int
@@ -60,6 +69,11 @@ class EngineStatistics:
     generated_tokens: int
     cache_tokens_used: int
     cache_tokens_total: int
+    pages_used: int = 0
+    pages_cached: int = 0
+    pages_total: int = 0
+    prefix_hit_tokens: int = 0
+    preemptions: int = 0
 
 
 class Engine(Protocol):

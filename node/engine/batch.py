@@ -9,18 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from node.engine.pages import PAGE_SIZE, pages_for
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Tokens of one sequence that go through the model together.
 
-    The first of `token_ids` has position `position`. The keys and values of position p lie in
-    cache slot `first_slot + p`, so the chunk sees the slots from `first_slot` on.
+    The first of `token_ids` has position `position`. `pages` is the sequence's block table: the
+    keys and values of position p lie in page `pages[p // PAGE_SIZE]`.
     """
 
     token_ids: Sequence[int]
     position: int
-    first_slot: int
+    pages: Sequence[int]
     wants_logits: bool
 
     @property
@@ -31,21 +33,28 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The rows `start` to `stop` of a batch: one chunk, and the cache slots that it sees.
+    """The rows `start` to `stop` of a batch: one chunk, and the `seen` positions that it sees.
 
-    `mask` is `[rows, slots]`, added to the scores; None for a single row, which sees all.
+    `pages` holds those positions. Where they follow each other `gather` is None and the positions
+    are the slots from `first_slot` on; else `gather` is `pages` as a tensor. `mask` is
+    `[rows, seen]`, added to the scores; None for a single row, which sees all.
     """
 
     start: int
     stop: int
+    seen: int
+    pages: Sequence[int]
     first_slot: int
-    slots: int
+    gather: Tensor | None
     mask: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """Columns of length `tokens`, the spans that cover them, and the rows that want logits."""
+    """Columns of length `tokens`, the spans that cover them, and the rows that want logits.
+
+    `slots` is where each token's keys and values go: page times `PAGE_SIZE` plus offset.
+    """
 
     token_ids: Tensor
     positions: Tensor
@@ -65,17 +74,37 @@ def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
         start = len(token_ids)
         token_ids += chunk.token_ids
         positions += range(chunk.position, chunk.seen)
-        slots += range(chunk.first_slot + chunk.position, chunk.first_slot + chunk.seen)
+        slots += _slots(chunk)
         if chunk.wants_logits:
             logit_rows.append(len(token_ids) - 1)
-        mask = causal_mask(len(chunk.token_ids), chunk.seen, dtype)
-        spans.append(Span(start, len(token_ids), chunk.first_slot, chunk.seen, mask))
+        spans.append(_span(chunk, start, dtype))
     return StepBatch(
         token_ids=torch.tensor(token_ids),
         positions=torch.tensor(positions),
         slots=torch.tensor(slots),
         spans=tuple(spans),
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+    )
+
+
+def _slots(chunk: Chunk) -> list[int]:
+    return [
+        chunk.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
+        for position in range(chunk.position, chunk.seen)
+    ]
+
+
+def _span(chunk: Chunk, start: int, dtype: torch.dtype) -> Span:
+    pages = list(chunk.pages[: pages_for(chunk.seen)])
+    is_run = pages == list(range(pages[0], pages[0] + len(pages)))
+    return Span(
+        start=start,
+        stop=start + len(chunk.token_ids),
+        seen=chunk.seen,
+        pages=pages,
+        first_slot=pages[0] * PAGE_SIZE,
+        gather=None if is_run else torch.tensor(pages),
+        mask=causal_mask(len(chunk.token_ids), chunk.seen, dtype),
     )
 
 

@@ -1,101 +1,177 @@
-"""The keys and values of all running sequences, and who may write where.
+"""The keys and values of all sequences, in pages, and how one sequence's are read back.
 
-Knows slots (one per token) and layers; must not know requests. A sequence gets one contiguous
-extent of slots for its worst case, so that attention reads it without a copy.
+Knows pages, slots (one per token: page times `PAGE_SIZE` plus offset) and layers; must not know
+requests or who owns a page.
 """
 
-import bisect
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from node.engine.batch import Span
 from node.engine.config import LlamaConfig
+from node.engine.pages import PAGE_SIZE, pages_for
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Extent:
-    """Slots `start` to `start + size` - 1."""
+class LayerCache(Protocol):
+    """One layer's keys and values."""
 
-    start: int
-    size: int
+    def store(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write `keys` and `values` [tokens, kv_heads, dimension] into `slots` [tokens]."""
+        ...
 
-    @property
-    def stop(self) -> int:
-        """The first slot after it."""
-        return self.start + self.size
+    def read(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of all positions of `span`, each `[kv_heads, seen, dimension]`.
 
-
-class ExtentAllocator:
-    """Hands out disjoint extents of `capacity` slots, first fit; neighbours merge when freed."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._free = [Extent(0, capacity)] if capacity else []
-        self._used = 0
-
-    def __repr__(self) -> str:
-        return f"<ExtentAllocator used={self._used} of {self._capacity}>"
-
-    @property
-    def capacity(self) -> int:
-        """All slots."""
-        return self._capacity
-
-    @property
-    def used(self) -> int:
-        """Slots handed out."""
-        return self._used
-
-    def allocate(self, size: int) -> Extent | None:
-        """The first free extent of `size` slots (at least 1), or None while there is none."""
-        if size < 1:
-            raise ValueError("an extent has at least one slot")
-        for index, free in enumerate(self._free):
-            if free.size >= size:
-                rest = Extent(free.start + size, free.size - size)
-                self._free[index : index + 1] = [rest] if rest.size else []
-                self._used += size
-                return Extent(free.start, size)
-        return None
-
-    def free(self, extent: Extent) -> None:
-        """Take back what `allocate` gave; `ValueError` if it overlaps with what is free."""
-        index = bisect.bisect(self._free, extent)
-        before = self._free[index - 1] if index else None
-        after = self._free[index] if index < len(self._free) else None
-        if (before and before.stop > extent.start) or (after and extent.stop > after.start):
-            raise ValueError(f"{extent} was not in use")
-        first, last, merged = index, index, extent
-        if before and before.stop == extent.start:
-            first, merged = index - 1, Extent(before.start, before.size + extent.size)
-        if after and extent.stop == after.start:
-            last, merged = index + 1, Extent(merged.start, merged.size + after.size)
-        self._free[first:last] = [merged]
-        self._used -= extent.size
+        They may be gone after the next `read` of any layer of the cache.
+        """
+        ...
 
 
 class KeyValueCache:
-    """Storage for `capacity` tokens: two tensors `[layers, kv_heads, capacity, dimension]`.
+    """Storage for at least `capacity` tokens in whole pages.
 
-    Memory is reserved at once and becomes resident as slots are written.
+    `is_quantised` keeps each token's vector of each head in int8 with one scale: about half of the
+    memory of bf16, and reading converts. Memory is reserved at once and becomes resident as pages
+    are written.
     """
 
-    def __init__(self, config: LlamaConfig, capacity: int, dtype: torch.dtype) -> None:
-        shape = (config.layers, config.kv_heads, capacity, config.head_dimension)
-        self._keys = torch.empty(shape, dtype=dtype)
-        self._values = torch.empty(shape, dtype=dtype)
+    def __init__(
+        self,
+        config: LlamaConfig,
+        capacity: int,
+        dtype: torch.dtype,
+        *,
+        is_quantised: bool = False,
+    ) -> None:
+        shape = (config.kv_heads, pages_for(capacity), PAGE_SIZE, config.head_dimension)
+        kind = QuantisedLayer if is_quantised else PlainLayer
+        self._layers: list[PlainLayer | QuantisedLayer]
+        # One tensor per kind over all layers: [layers, kv_heads, pages, PAGE_SIZE, dimension].
+        self._layers = kind.reserve(config.layers, shape, dtype)
 
     @property
     def size(self) -> int:
-        """Bytes reserved."""
-        return self._keys.nbytes + self._values.nbytes
+        """Bytes reserved for pages."""
+        return sum(layer.size for layer in self._layers)
 
     def store(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write `keys` and `values` [tokens, kv_heads, dimension] into `slots` [tokens]."""
-        self._keys[layer].index_copy_(1, slots, keys.transpose(0, 1))
-        self._values[layer].index_copy_(1, slots, values.transpose(0, 1))
+        """As `LayerCache.store`."""
+        self._layers[layer].store(slots, keys, values)
 
-    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """All keys and all values of one layer, each `[kv_heads, capacity, dimension]`."""
-        return self._keys[layer], self._values[layer]
+    def layer(self, layer: int) -> LayerCache:
+        """One layer, for attention."""
+        return self._layers[layer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """`[kv_heads, pages, PAGE_SIZE, dimension]`, and the same memory with one row per slot.
+
+    `scratch`, flat, is as large and shared by all layers: what is gathered goes there. Fresh memory
+    for every layer and step would cost more in page faults than the copy itself.
+    """
+
+    pages: Tensor
+    slots: Tensor
+    scratch: Tensor
+
+    def write(self, slots: Tensor, vectors: Tensor) -> None:
+        self.slots.index_copy_(1, slots, vectors.transpose(0, 1))
+
+    def read(self, span: Span) -> Tensor:
+        """`[kv_heads, seen, dimension]`; a view where the pages follow each other."""
+        if span.gather is None:
+            return self.slots[:, span.first_slot : span.first_slot + span.seen]
+        heads, _, _, dimension = self.pages.shape
+        shape = (heads, len(span.gather), PAGE_SIZE, dimension)
+        gathered = self.scratch[: math.prod(shape)].view(shape)
+        torch.index_select(self.pages, 1, span.gather, out=gathered)
+        return gathered.flatten(1, 2)[:, : span.seen]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayer:
+    """Keys and values as the model made them; a `LayerCache`."""
+
+    keys: _Vectors
+    values: _Vectors
+
+    @classmethod
+    def reserve(
+        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> list["PlainLayer | QuantisedLayer"]:
+        """`layers` of them in two tensors `[layers, *shape]`."""
+        keys, values = (_reserve(layers, shape, dtype) for _ in range(2))
+        return [cls(*pair) for pair in zip(keys, values, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.keys.pages.nbytes + self.values.pages.nbytes
+
+    def store(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """As `LayerCache`."""
+        self.keys.write(slots, keys)
+        self.values.write(slots, values)
+
+    def read(self, span: Span) -> tuple[Tensor, Tensor]:
+        """As `LayerCache`."""
+        return self.keys.read(span), self.values.read(span)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedLayer:
+    """Keys and values in int8 with a scale per token and head; a `LayerCache`."""
+
+    keys: _Vectors
+    key_scales: _Vectors
+    values: _Vectors
+    value_scales: _Vectors
+    dtype: torch.dtype
+
+    @classmethod
+    def reserve(
+        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> list["PlainLayer | QuantisedLayer"]:
+        """`layers` of them in four tensors; read back in `dtype`."""
+        keys, values = (_reserve(layers, shape, torch.int8) for _ in range(2))
+        scales = (*shape[:-1], 1)
+        key_scales, value_scales = (_reserve(layers, scales, torch.float32) for _ in range(2))
+        return [
+            cls(*parts, dtype) for parts in zip(keys, key_scales, values, value_scales, strict=True)
+        ]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        parts = (self.keys, self.key_scales, self.values, self.value_scales)
+        return sum(part.pages.nbytes for part in parts)
+
+    def store(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """As `LayerCache`."""
+        for vectors, integers, scales in (
+            (keys, self.keys, self.key_scales),
+            (values, self.values, self.value_scales),
+        ):
+            wide = vectors.float()
+            scale = wide.abs().amax(-1, keepdim=True).clamp_(min=1e-12) / 127
+            integers.write(slots, (wide / scale).round_().to(torch.int8))
+            scales.write(slots, scale)
+
+    def read(self, span: Span) -> tuple[Tensor, Tensor]:
+        """As `LayerCache`; always a copy."""
+        return (
+            self.keys.read(span).to(self.dtype) * self.key_scales.read(span).to(self.dtype),
+            self.values.read(span).to(self.dtype) * self.value_scales.read(span).to(self.dtype),
+        )
+
+
+def _reserve(layers: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[_Vectors]:
+    """One tensor `[layers, *shape]`, by layer."""
+    whole = torch.empty((layers, *shape), dtype=dtype)
+    scratch = torch.empty(math.prod(shape), dtype=dtype)
+    return [_Vectors(pages, pages.flatten(1, 2), scratch) for pages in whole]

@@ -1,7 +1,7 @@
 """An engine without a model, for tests: the token at a position is a hash of prompt and position.
 
 Knows the contract of `node.engine.base`; needs no torch. It schedules like the real engine, so it
-queues, prefills in chunks, refuses and cancels as that does.
+queues, prefills in chunks, preempts, refuses and cancels as that does.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ class FakeOptions:
     running: int = 16
     step_tokens: int = 128
     tokens_per_step: int = 1
+    is_cache_shared: bool = False
 
 
 def fake_token(prompt: Sequence[int], position: int, seed: int, vocabulary_size: int) -> int:
@@ -44,6 +45,7 @@ class FakeEngine:
             running=options.running,
             step_tokens=options.step_tokens,
             vocabulary_size=options.vocabulary_size,
+            is_cache_shared=options.is_cache_shared,
         )
         self._scheduler = Scheduler(self._limits)
         self.is_closed = False

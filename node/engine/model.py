@@ -83,7 +83,7 @@ class LlamaModel:
             normed = self._norm(hidden, layer.attention_norm)
             queries, keys, values = self._project(layer, normed, cosines, sines)
             cache.store(index, batch.slots, keys, values)
-            seen = attend(queries, *cache.layer(index), batch.spans)
+            seen = attend(queries, cache.layer(index), batch.spans)
             hidden = hidden + linear(seen, layer.output)
             gate, up = linear(self._norm(hidden, layer.feed_forward_norm), layer.gate_up).chunk(
                 2, dim=-1

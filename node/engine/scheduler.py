@@ -1,15 +1,19 @@
-"""Which tokens go through the model next: admission, chunked prefill, and the ends of answers.
+"""Which tokens go through the model next: admission, chunked prefill, preemption, ends of answers.
 
-Knows requests, token counts and cache slots; must not know tensors. First come, first served: a
-request waits until its worst case fits the cache, and nobody overtakes it.
+Knows requests, clients, token counts and the page book; must not know tensors.
+
+Turns go to the client that had least (`node.engine.shares`), and within a client to the request
+that came first. Whoever's turn it is waits until it fits, and nobody overtakes it. When pages run
+out, the request that came last gives its own up; the one that came first never does, so something
+always ends.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from node.engine.base import Ended, EngineRequest, EngineStatistics, Generated, StepOutput
-from node.engine.cache import Extent, ExtentAllocator
+from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
+from node.engine.shares import Shares
 from protocols.errors import ProtocolError, TooLong, Unsupported
 
 
@@ -17,8 +21,11 @@ from protocols.errors import ProtocolError, TooLong, Unsupported
 class SchedulerLimits:
     """What one engine may do at once. Counts are tokens, but for `running` (requests).
 
-    `step_tokens` bounds a step's batch: it is shared by one token of each answer under way and
-    chunks of prompts, so that a long prompt delays the others by a known time only.
+    `step_tokens` is a step's budget: each answer under way takes one token of it, and chunks of
+    prompts take the rest, but at least a quarter, so that many answers do not stop prompts and a
+    long prompt delays answers by a known time only. `model` names what decides the content of
+    pages (`PrefixScope.model`). Clients find each other's prompts in the cache only if
+    `is_cache_shared`.
     """
 
     context_length: int
@@ -26,6 +33,8 @@ class SchedulerLimits:
     running: int
     step_tokens: int
     vocabulary_size: int
+    model: str = ""
+    is_cache_shared: bool = False
 
     @property
     def longest(self) -> int:
@@ -34,31 +43,49 @@ class SchedulerLimits:
 
 
 @dataclass(slots=True, eq=False)
-class Running:
-    """A running request. `tokens` are prompt and answer so far; the first `computed` are cached."""
+class TokenSequence:
+    """A request inside. `tokens` are prompt and answer so far; `ticket` counts up by arrival."""
 
     request: EngineRequest
-    extent: Extent
+    ticket: int
+    table: BlockTable
     tokens: list[int] = field(default_factory=list)
-    computed: int = 0
+    prompt_read: int = 0
+    """How many given tokens were in the cache at some time: the counter's high-water mark."""
+
+    @property
+    def computed(self) -> int:
+        """How many of `tokens` are in the cache."""
+        return self.table.committed
+
+    @property
+    def left(self) -> int:
+        """How many of `tokens` must be computed before the next one can be chosen."""
+        return len(self.tokens) - self.table.committed
 
     @property
     def answer_length(self) -> int:
         """Tokens of the answer so far, delivered ones included."""
         return len(self.tokens) - len(self.request.prompt)
 
+    @property
+    def pages_wanted(self) -> int:
+        """Pages that `tokens` and, if there may be so many, the next `PAGE_SIZE` still need."""
+        most = len(self.request.prompt) + self.request.max_tokens - 1
+        soon = min(len(self.tokens) + PAGE_SIZE, most)
+        return max(0, pages_for(soon) - len(self.table.pages))
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The next `count` tokens of a sequence; `wants_token` if a new one follows from them."""
+    """The next `count` tokens of a sequence.
 
-    sequence: Running
+    `wants_token` says that they are the last ones known, so that the model says what comes next.
+    """
+
+    sequence: TokenSequence
     count: int
-
-    @property
-    def wants_token(self) -> bool:
-        """Whether these are the last tokens known, so that the model says what comes next."""
-        return self.sequence.computed + self.count == len(self.sequence.tokens)
+    wants_token: bool
 
     @property
     def token_ids(self) -> list[int]:
@@ -72,12 +99,16 @@ class Scheduler:
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self._limits = limits
-        self._slots = ExtentAllocator(limits.cache_tokens)
-        self._waiting: deque[EngineRequest] = deque()
-        self._running: dict[str, Running] = {}
+        self._book = PageBook(pages_for(limits.cache_tokens))
+        self._shares = Shares()
+        self._waiting: dict[str, TokenSequence] = {}
+        self._running: dict[str, TokenSequence] = {}
         self._done_on_arrival: list[Ended] = []
+        self._tickets = 0
         self._prompt_tokens = 0
         self._generated_tokens = 0
+        self._hit_tokens = 0
+        self._preemptions = 0
 
     def __repr__(self) -> str:
         return f"<Scheduler running={len(self._running)} waiting={len(self._waiting)}>"
@@ -96,14 +127,19 @@ class Scheduler:
         self._check(request)
         if len(request.delivered) >= request.max_tokens:
             self._done_on_arrival.append(Ended(request.request_id, "length"))
-        else:
-            self._waiting.append(request)
+            return
+        self._tickets += 1
+        salt = "" if self._limits.is_cache_shared else request.client
+        table = BlockTable(PrefixScope(self._limits.model, salt))
+        tokens = [*request.prompt, *request.delivered]
+        self._waiting[request.request_id] = TokenSequence(request, self._tickets, table, tokens)
+        self._shares.enter(request.client)
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request in any state; harmless for one that is not there."""
-        if request_id in self._running:
-            self._release(self._running[request_id])
-        self._waiting = deque(r for r in self._waiting if r.request_id != request_id)
+        """Forget a request in any state, its pages at once; harmless for one that is not there."""
+        sequence = self._running.get(request_id) or self._waiting.get(request_id)
+        if sequence is not None:
+            self._leave(sequence)
         self._done_on_arrival = [e for e in self._done_on_arrival if e.request_id != request_id]
 
     def ended_on_arrival(self) -> list[Ended]:
@@ -114,46 +150,49 @@ class Scheduler:
     def schedule(self) -> list[Work]:
         """Admit what fits, then one token of every answer under way, then chunks of prompts."""
         self._admit()
-        answers: list[Work] = []
-        prompts: list[Running] = []
-        for sequence in self._running.values():
-            if len(sequence.tokens) - sequence.computed == 1:
-                answers.append(Work(sequence, 1))
-            else:
-                prompts.append(sequence)
-        # Many answers must not stop prompts altogether: a quarter of the step stays theirs.
-        room = max(self._limits.step_tokens - len(answers), self._limits.step_tokens // 4, 1)
-        chunks: list[Work] = []
-        for sequence in prompts:
-            count = min(room, len(sequence.tokens) - sequence.computed)
-            if count == 0:
-                break
-            chunks.append(Work(sequence, count))
-            room -= count
-        return answers + chunks
+        inside = sorted(self._running.values(), key=self._turn)
+        work: list[Work] = []
+        for sequence in inside:
+            if sequence.left == 1 and self._make_room(sequence, 1):
+                work.append(Work(sequence, 1, wants_token=True))
+        budget = self._limits.step_tokens
+        room = max(budget - len(work), budget // 4, 1)
+        for sequence in inside:
+            if sequence.left > 1 and self._is_running(sequence) and room:
+                self._hit_tokens += self._book.match(sequence.table, sequence.tokens)
+                count = self._make_room(sequence, min(room, sequence.left))
+                if count:
+                    work.append(Work(sequence, count, wants_token=count == sequence.left))
+                    room -= count
+        # A later entry may have taken the pages of an earlier one.
+        return [item for item in work if self._is_running(item.sequence)]
 
     def advance(self, work: Sequence[Work], new_tokens: Sequence[int]) -> list[StepOutput]:
         """Record that `work` was run; `new_tokens` has one id for each that `wants_token`."""
         fresh = iter(new_tokens)
         outputs: list[StepOutput] = []
         for item in work:
-            sequence, wants_token = item.sequence, item.wants_token
-            known = len(sequence.request.prompt) + len(sequence.request.delivered)
-            self._prompt_tokens += max(0, min(known - sequence.computed, item.count))
-            sequence.computed += item.count
-            if wants_token:
-                outputs += self._take(sequence, next(fresh))
+            token_id = next(fresh) if item.wants_token else None
+            if self._is_running(item.sequence):
+                self._commit(item.sequence, item.count)
+                if token_id is not None:
+                    outputs += self._take(item.sequence, token_id)
         return outputs
 
     def statistics(self) -> EngineStatistics:
-        """Counts now; `cache_tokens_used` are slots promised to running requests."""
+        """Counts now."""
         return EngineStatistics(
             running=len(self._running),
             waiting=len(self._waiting),
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
-            cache_tokens_used=self._slots.used,
-            cache_tokens_total=self._slots.capacity,
+            cache_tokens_used=self._book.used * PAGE_SIZE,
+            cache_tokens_total=self._book.total * PAGE_SIZE,
+            pages_used=self._book.used,
+            pages_cached=self._book.cached,
+            pages_total=self._book.total,
+            prefix_hit_tokens=self._hit_tokens,
+            preemptions=self._preemptions,
         )
 
     def _check(self, request: EngineRequest) -> None:
@@ -167,24 +206,77 @@ class Scheduler:
             raise ProtocolError(
                 f"token ids outside the vocabulary of {self._limits.vocabulary_size}"
             )
-        known = {r.request_id for r in self._waiting} | self._running.keys()
-        if request.request_id in known:
+        if request.request_id in self._waiting or request.request_id in self._running:
             raise ProtocolError(f"request id {request.request_id!r} is in use")
+
+    def _turn(self, sequence: TokenSequence) -> tuple[float, int]:
+        """Who comes first: the client that had least, then the request that came first."""
+        return self._shares.served(sequence.request.client), sequence.ticket
+
+    def _is_running(self, sequence: TokenSequence) -> bool:
+        return self._running.get(sequence.request.request_id) is sequence
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._limits.running:
-            request = self._waiting[0]
-            extent = self._slots.allocate(len(request.prompt) + request.max_tokens)
-            if extent is None:
+            sequence = min(self._waiting.values(), key=self._turn)
+            if not self._fits(sequence):
                 return
-            self._waiting.popleft()
-            tokens = [*request.prompt, *request.delivered]
-            self._running[request.request_id] = Running(request, extent, tokens)
+            del self._waiting[sequence.request.request_id]
+            self._running[sequence.request.request_id] = sequence
 
-    def _take(self, sequence: Running, token_id: int) -> list[StepOutput]:
+    def _fits(self, sequence: TokenSequence) -> bool:
+        """Whether there are pages for what it and the running ones need next, not for all they may.
+
+        That is the rest of the prompts, and a page each to go on in, so that who has just come in
+        is not the next to be preempted. Alone a sequence always fits. The pages that it matches
+        are its own if it does.
+        """
+        saved = self._book.match(sequence.table, sequence.tokens)
+        promised = sum(one.pages_wanted for one in self._running.values())
+        if self._running and sequence.pages_wanted + promised > self._book.available:
+            self._book.release(sequence.table)
+            return False
+        self._hit_tokens += saved
+        return True
+
+    def _make_room(self, sequence: TokenSequence, count: int) -> int:
+        """Pages for at most `count` more tokens; for how many, 0 if it has to wait.
+
+        It waits when only sequences that came before it could give pages up.
+        """
+        while self._is_running(sequence):
+            granted = min(count, self._book.room(sequence.table))
+            if granted:
+                self._book.grow(sequence.table, sequence.computed + granted)
+                return granted
+            last = max(self._running.values(), key=lambda one: one.ticket)
+            if last is sequence:
+                return 0
+            self._preempt(last)
+        return 0
+
+    def _preempt(self, sequence: TokenSequence) -> None:
+        """Back to the queue with its tokens; its full pages stay findable while nobody needs them.
+
+        The next token depends on tokens and position alone, so it goes on as if nothing had been.
+        """
+        self._book.release(sequence.table)
+        del self._running[sequence.request.request_id]
+        self._waiting[sequence.request.request_id] = sequence
+        self._preemptions += 1
+
+    def _commit(self, sequence: TokenSequence, count: int) -> None:
+        self._book.commit(sequence.table, sequence.tokens, count)
+        self._shares.charge(sequence.request.client, count)
+        given = len(sequence.request.prompt) + len(sequence.request.delivered)
+        read = min(given, sequence.computed)
+        self._prompt_tokens += max(0, read - sequence.prompt_read)
+        sequence.prompt_read = max(read, sequence.prompt_read)
+
+    def _take(self, sequence: TokenSequence, token_id: int) -> list[StepOutput]:
         request = sequence.request
         if token_id in request.stop_ids:
-            self._release(sequence)
+            self._leave(sequence)
             return [Ended(request.request_id, "stop")]
         outputs: list[StepOutput] = [
             Generated(request.request_id, sequence.answer_length, token_id)
@@ -192,10 +284,12 @@ class Scheduler:
         sequence.tokens.append(token_id)
         self._generated_tokens += 1
         if sequence.answer_length >= request.max_tokens:
-            self._release(sequence)
+            self._leave(sequence)
             outputs.append(Ended(request.request_id, "length"))
         return outputs
 
-    def _release(self, sequence: Running) -> None:
-        del self._running[sequence.request.request_id]
-        self._slots.free(sequence.extent)
+    def _leave(self, sequence: TokenSequence) -> None:
+        self._book.release(sequence.table)
+        self._running.pop(sequence.request.request_id, None)
+        self._waiting.pop(sequence.request.request_id, None)
+        self._shares.leave(sequence.request.client)

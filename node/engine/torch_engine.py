@@ -20,9 +20,10 @@ from node.engine.scheduler import Scheduler, SchedulerLimits, Work
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How much an engine does at once; see `SchedulerLimits`. 0 threads leaves torch's setting.
+    """How much an engine does at once, and for whom; see `SchedulerLimits`.
 
-    torch has one setting for the whole process, so the last engine built decides.
+    0 threads leaves torch's setting. torch has one setting for the whole process, so the last
+    engine built decides. `is_cache_quantised` keeps keys and values in int8 (`KeyValueCache`).
     """
 
     context_length: int
@@ -30,6 +31,9 @@ class EngineOptions:
     running: int = 16
     step_tokens: int = 128
     threads: int = 0
+    model: str = ""
+    is_cache_shared: bool = False
+    is_cache_quantised: bool = False
 
 
 class TorchEngine:
@@ -41,7 +45,10 @@ class TorchEngine:
             torch.set_num_threads(options.threads)
         self._model: LlamaModel | None = model
         self._cache: KeyValueCache | None = KeyValueCache(
-            model.config, options.cache_tokens, model.dtype
+            model.config,
+            options.cache_tokens,
+            model.dtype,
+            is_quantised=options.is_cache_quantised,
         )
         self._limits = SchedulerLimits(
             context_length=options.context_length,
@@ -49,6 +56,8 @@ class TorchEngine:
             running=options.running,
             step_tokens=options.step_tokens,
             vocabulary_size=model.config.vocabulary_size,
+            model=options.model,
+            is_cache_shared=options.is_cache_shared,
         )
         self._scheduler = Scheduler(self._limits)
 
@@ -73,7 +82,9 @@ class TorchEngine:
         outputs: list[StepOutput] = [*self._scheduler.ended_on_arrival()]
         work = self._scheduler.schedule()
         if work:
-            outputs += self._scheduler.advance(work, self._run(work))
+            logits = self._run(work)
+            tokens = _sample(logits, [item for item in work if item.wants_token])
+            outputs += self._scheduler.advance(work, tokens)
         return outputs
 
     @property
@@ -90,20 +101,20 @@ class TorchEngine:
         self._model = None
         self._cache = None
 
-    def _run(self, work: Sequence[Work]) -> list[int]:
+    def _run(self, work: Sequence[Work]) -> Tensor:
+        """Logits `[rows, vocabulary]`, a row for each item that wants a token."""
         if self._model is None or self._cache is None:
             raise EngineFailed("The engine was closed.")
         chunks = [
             Chunk(
                 token_ids=item.token_ids,
                 position=item.sequence.computed,
-                first_slot=item.sequence.extent.start,
+                pages=item.sequence.table.pages,
                 wants_logits=item.wants_token,
             )
             for item in work
         ]
-        logits = self._model.forward(build_batch(chunks, self._model.dtype), self._cache)
-        return _sample(logits, [item for item in work if item.wants_token])
+        return self._model.forward(build_batch(chunks, self._model.dtype), self._cache)
 
 
 def _sample(logits: Tensor, work: Sequence[Work]) -> list[int]:

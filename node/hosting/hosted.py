@@ -17,6 +17,7 @@ from node.engine.base import EngineRequest, EngineStatistics
 from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
 from node.engine.model import LlamaModel
+from node.engine.pages import PAGE_SIZE, pages_for
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
@@ -102,12 +103,13 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     _check_memory(spec, config, context_length, psutil.virtual_memory().available)
     dtype = _DTYPES[spec.precision]
     model = LlamaModel(config, weights.tensors, dtype, context_length, progress)
-    cache_tokens = spec.slots * context_length
+    cache_tokens = _cache_tokens(spec, context_length)
     options = EngineOptions(
         context_length=context_length,
         cache_tokens=cache_tokens,
         running=spec.slots,
         threads=spec.threads,
+        model=f"{weights.digest} {spec.precision} layers 0-{config.layers}",
     )
     return HostedModel(
         specialist=specialist,
@@ -129,12 +131,17 @@ def cache_bytes(config: LlamaConfig, tokens: int, precision: Precision) -> int:
     return tokens * config.cache_values_per_token * _DTYPES[precision].itemsize
 
 
+def _cache_tokens(spec: HostedSpec, context_length: int) -> int:
+    """Whole pages for each slot, so that full contexts in all of them fit."""
+    return spec.slots * pages_for(context_length) * PAGE_SIZE
+
+
 def _check_memory(
     spec: HostedSpec, config: LlamaConfig, context_length: int, available: int
 ) -> None:
     """`ModelFileError` if weights, cache and one step do not fit into `available` bytes."""
     weights = config.parameters * _DTYPES[spec.precision].itemsize
-    cache = cache_bytes(config, spec.slots * context_length, spec.precision)
+    cache = cache_bytes(config, _cache_tokens(spec, context_length), spec.precision)
     # While reading, the largest tensor is there in fp32 beside what is kept of it.
     reading = 4 * config.vocabulary_size * config.hidden_size
     needed = weights + cache + reading + _WORKING_BYTES

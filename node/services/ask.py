@@ -282,4 +282,5 @@ class _Run:
             self._ask.sampling,
             self._model.tokenizer.stop_ids,
             self._ask.delivered,
+            client=self._turn.peer,
         )

@@ -16,6 +16,8 @@ class Turn:
     def __init__(self, admission: Admission, peer: str, clock: Clock) -> None:
         self._admission = admission
         self._clock = clock
+        self.peer = peer
+        """Who has it; empty for this node itself."""
         self._place = admission.enter(peer)
         self.began = clock.monotonic()
         """Since when it has been its turn, in monotonic seconds."""

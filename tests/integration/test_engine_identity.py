@@ -57,25 +57,31 @@ def prompts(weights: ModelWeights) -> list[tuple[int, ...]]:
 @pytest.fixture(scope="module")
 def reference(smollm2_path: Path, prompts: list[tuple[int, ...]]) -> list[list[int]]:
     """What transformers generates; the model is not kept."""
+    judge = transformers_model(smollm2_path)
+    return [greedy(judge, prompt) for prompt in prompts]
+
+
+def transformers_model(path: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(
-        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
+        path.parent, gguf_file=path.name, dtype=torch.float32
     )
-    model.eval()
-    answers = []
+    return model.eval()
+
+
+def greedy(model: Any, prompt: tuple[int, ...]) -> list[int]:
+    ids = torch.tensor([prompt])
     with torch.inference_mode():
-        for prompt in prompts:
-            ids = torch.tensor([prompt])
-            output = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=TOKENS,
-                do_sample=False,
-                pad_token_id=2,
-            )
-            answers.append(output[0, len(prompt) :].tolist())
-    return answers
+        output = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            pad_token_id=2,
+        )
+    tokens: list[int] = output[0, len(prompt) :].tolist()
+    return tokens
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,10 @@ def transformers_tokenizer(smollm2_path: Path) -> "PreTrainedTokenizerBase":
 def run(
     model: LlamaModel, requests: Sequence[EngineRequest], step_tokens: int = 128
 ) -> dict[str, list[int]]:
-    engine = TorchEngine(model, EngineOptions(2048, 8192, 16, step_tokens))
+    return run_on(TorchEngine(model, EngineOptions(2048, 8192, 16, step_tokens)), requests)
+
+
+def run_on(engine: TorchEngine, requests: Sequence[EngineRequest]) -> dict[str, list[int]]:
     answers: dict[str, list[int]] = {one.request_id: list(one.delivered) for one in requests}
     for one in requests:
         engine.submit(one)
@@ -125,6 +134,34 @@ def test_sixteen_at_once_with_prompts_in_chunks_are_those_of_transformers(
     requests = [request(str(number), prompts[number % 3]) for number in range(16)]
     answers = run(model, requests, step_tokens=77)
     for number in range(16):
+        assert answers[str(number)] == reference[number % 3]
+
+
+def test_a_prompt_whose_first_thousand_tokens_are_cached_is_answered_as_by_transformers(
+    model: LlamaModel, smollm2_path: Path, weights: ModelWeights
+) -> None:
+    text = Path(__file__).read_text("utf-8")
+    shared = weights.tokenizer.encode_text(text)[:1000]
+    questions = [weights.tokenizer.encode_text(q) for q in ("\n\ndef ", "\nassert answers == ")]
+    engine = TorchEngine(model, EngineOptions(2048, 4096))
+    run_on(engine, [request("first", shared)])
+    got = run_on(engine, [request(str(n), shared + q) for n, q in enumerate(questions)])
+    statistics = engine.statistics()
+    # Of each, 62 whole pages; the first request's answer began otherwise.
+    assert statistics.prefix_hit_tokens == 2 * 992
+    judge = transformers_model(smollm2_path)
+    for number, question in enumerate(questions):
+        assert got[str(number)] == greedy(judge, shared + question)
+
+
+def test_answers_that_must_share_too_few_pages_are_those_of_transformers(
+    model: LlamaModel, prompts: list[tuple[int, ...]], reference: list[list[int]]
+) -> None:
+    """With room for two of the long prompts, six requests at once have to wait for each other."""
+    room = 2 * (len(prompts[2]) + TOKENS)
+    engine = TorchEngine(model, EngineOptions(room, room, 16, 77))
+    answers = run_on(engine, [request(str(number), prompts[number % 3]) for number in range(6)])
+    for number in range(6):
         assert answers[str(number)] == reference[number % 3]
 
 

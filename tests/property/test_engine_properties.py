@@ -1,4 +1,4 @@
-"""Laws of the cache's allocator, the scheduler and the decoders, against naive models of them."""
+"""Laws of a whole engine, its random numbers and the decoders, against naive models of them."""
 
 import random
 from typing import Any
@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from node.engine.base import Ended, EngineRequest, Generated
-from node.engine.cache import Extent, ExtentAllocator
 from node.engine.fake import FakeEngine, FakeOptions, fake_token
 from node.engine.sampling import uniform
 from node.hosting.decoding import make_decoder
@@ -17,30 +16,6 @@ from protocols.messages.ask import Sampling
 from tests.effort import examples
 
 VOCABULARY = 50
-
-
-@given(st.lists(st.one_of(st.integers(1, 12), st.none()), max_size=60), st.randoms())
-def test_extents_never_overlap_and_room_is_never_lost(
-    steps: list[int | None], rng: random.Random
-) -> None:
-    """Against a plain array of slots: allocation fails only when no run of free slots fits."""
-    allocator = ExtentAllocator(40)
-    taken = [False] * 40
-    held: list[Extent] = []
-    for size in steps:
-        if size is None:
-            if held:
-                extent = held.pop(rng.randrange(len(held)))
-                allocator.free(extent)
-                taken[extent.start : extent.stop] = [False] * extent.size
-            continue
-        runs = [at for at in range(41 - size) if not any(taken[at : at + size])]
-        got = allocator.allocate(size)
-        assert got == (Extent(runs[0], size) if runs else None)
-        if got is not None:
-            taken[got.start : got.stop] = [True] * size
-            held.append(got)
-        assert allocator.used == sum(taken)
 
 
 requests = st.builds(
@@ -90,7 +65,7 @@ def test_every_request_ends_once_with_the_tokens_it_would_get_alone(
                     ended.add(request_id)
         statistics = engine.statistics()
         assert statistics.running <= running
-        assert statistics.cache_tokens_used <= cache_tokens
+        assert statistics.cache_tokens_used <= statistics.cache_tokens_total < cache_tokens + 16
         if not coming and not engine.has_work:
             break
     assert ended | cancelled == answers.keys()

@@ -78,12 +78,17 @@ def reference(config: LlamaConfig, weights: TensorSource) -> Any:
     return model
 
 
-def logits_of(model: LlamaModel, chunks: list[list[int]]) -> Tensor:
+def logits_of(
+    model: LlamaModel,
+    chunks: list[list[int]],
+    pages: tuple[int, ...] = (2, 3, 4, 5),
+    cache: KeyValueCache | None = None,
+) -> Tensor:
     """Logits after the last token, the prompt given in chunks."""
-    cache = KeyValueCache(model.config, 100, model.dtype)
+    cache = cache or KeyValueCache(model.config, 100, model.dtype)
     position, logits = 0, torch.empty(0)
     for ids in chunks:
-        chunk = Chunk(ids, position, first_slot=5, wants_logits=True)
+        chunk = Chunk(ids, position, pages, wants_logits=True)
         logits = model.forward(build_batch([chunk], model.dtype), cache)
         position += len(ids)
     return logits
@@ -111,8 +116,9 @@ def test_logits_are_those_of_transformers(
         wanted = reference(config, weights)(torch.tensor([ids])).logits[0, -1]
     model = LlamaModel(config, weights, torch.float32, 128)
     for chunks in ([ids], [ids[:1], ids[1:20], ids[20:49], ids[49:]]):
-        got = logits_of(model, chunks)[0]
-        assert torch.allclose(got, wanted, atol=2e-4, rtol=1e-4)
+        for pages in ((2, 3, 4, 5), (6, 0, 3, 1)):
+            got = logits_of(model, chunks, pages)[0]
+            assert torch.allclose(got, wanted, atol=2e-4, rtol=1e-4)
 
 
 def test_the_scaled_frequencies_differ_from_the_plain_ones(tiny_config: LlamaConfig) -> None:
@@ -136,12 +142,30 @@ def test_bf16_is_near_fp32(tiny_config: LlamaConfig, random_weights: MakeWeights
     assert torch.nn.functional.cosine_similarity(exact, rough, dim=0) > 0.995
 
 
+@pytest.mark.parametrize("shape", ["grouped", "multi_head", "multi_query"])
+@pytest.mark.parametrize("pages", [(2, 3, 4, 5), (6, 0, 3, 1)])
+def test_a_cache_in_int8_is_near_the_exact_one(
+    shape: str, pages: tuple[int, ...], tiny_config: LlamaConfig, random_weights: MakeWeights
+) -> None:
+    config = replace(tiny_config, **SHAPES[shape])  # type: ignore[arg-type]
+    model = LlamaModel(config, random_weights(config, 3), torch.float32, 128)
+    ids = list(range(50))
+    cache = KeyValueCache(config, 112, torch.float32, is_quantised=True)
+    exact = logits_of(model, [ids[:30], ids[30:]], pages)[0]
+    rough = logits_of(model, [ids[:30], ids[30:]], pages, cache)[0]
+    assert 0 < (rough - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_sequences_in_one_batch_do_not_see_each_other(
     tiny_config: LlamaConfig, random_weights: MakeWeights
 ) -> None:
     model = LlamaModel(tiny_config, random_weights(tiny_config, 3), torch.float32, 128)
     cache = KeyValueCache(tiny_config, 100, torch.float32)
-    chunks = [Chunk([1, 2, 3], 0, 0, True), Chunk([4] * 7, 0, 50, True), Chunk([5], 0, 10, True)]
+    chunks = [
+        Chunk([1, 2, 3], 0, (0,), True),
+        Chunk([4] * 7, 0, (3,), True),
+        Chunk([5], 0, (1,), True),
+    ]
     together = model.forward(build_batch(chunks, torch.float32), cache)
     for row, ids in enumerate(([1, 2, 3], [4] * 7, [5])):
         assert torch.allclose(together[row], logits_of(model, [ids])[0], atol=1e-4)

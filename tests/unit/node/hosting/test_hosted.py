@@ -49,8 +49,10 @@ async def test_facts_of_a_loaded_model(make_folder: Make) -> None:
     assert (model.specialist, model.base, model.precision) == ("org/tiny", "tiny-model", "bf16")
     assert (model.context_length, model.slots) == (100, 2)
     assert model.loop.context_length == 100
-    assert model.statistics().cache_tokens_total == 200
-    cache = 200 * 2 * 2 * 2 * 16 * 2
+    assert model.statistics().cache_tokens_total == 2 * 112, (
+        "two contexts of 100 tokens in pages of 16"
+    )
+    cache = 2 * 112 * 2 * 2 * 2 * 16 * 2
     assert cache < model.size == model.parameters * 2 + cache + 2 * 100 * 16 * 2
     await model.close()
 

@@ -27,7 +27,7 @@ IDS = [5, 17, 300, 42, 9, 9, 250]
 def logits_of(weights: ModelWeights) -> Tensor:
     model = LlamaModel(weights.config, weights.tensors, torch.float32, 128)
     cache = KeyValueCache(weights.config, 16, torch.float32)
-    return model.forward(build_batch([Chunk(IDS, 0, 0, True)], torch.float32), cache)[0]
+    return model.forward(build_batch([Chunk(IDS, 0, (0,), True)], torch.float32), cache)[0]
 
 
 def reference_logits(model: Any) -> Tensor:

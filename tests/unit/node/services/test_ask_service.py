@@ -11,7 +11,7 @@ from msgspec.structs import replace as struct_replace
 from node.engine.base import Ended, EngineRequest, Generated, StepOutput
 from node.services.ask import WAITING_PER_SLOT, AskService
 from protocols.errors import Busy, DeadlineExceeded, NotHere, TooLong
-from protocols.ids import SpecialistId
+from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -164,6 +164,17 @@ async def test_a_conversation_goes_through_the_template() -> None:
     messages = await collect(service(ScriptedModel()), struct_replace(ASK, prompt=chat))
     assert isinstance(messages[0], Accepted)
     assert messages[0].prompt_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"), [(PeerId("12D3KooWasker"), "12D3KooWasker"), (None, "")]
+)
+async def test_the_engine_is_told_who_asks(peer: PeerId | None, client: str) -> None:
+    model = ScriptedModel()
+    async with aclosing(service(model).answer(ASK, peer)) as messages:
+        async for _ in messages:
+            pass
+    assert model.generations[0].request.client == client
 
 
 async def test_unknown_model_is_not_here() -> None:

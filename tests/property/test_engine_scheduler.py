@@ -1,0 +1,181 @@
+"""The scheduler over a cache that remembers what was written where, with cancels at any moment."""
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from node.engine.base import Ended, EngineRequest, Generated
+from node.engine.fake import fake_token
+from node.engine.pages import PAGE_SIZE
+from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from protocols.messages.ask import Sampling
+from tests.effort import examples
+
+VOCABULARY = 20
+CONTEXT = 100
+STEMS = ([1] * 70, [1] * 20 + [2] * 50, [3] * 70)
+STEPS_MAX = 5_000
+
+
+class Requests(RuleBasedStateMachine):
+    """Every answer is the one that its request gets alone, whatever else happens.
+
+    `memory[slot]` is (salt, all tokens up to that one): what attention over it would depend on.
+    """
+
+    @initialize(
+        running=st.integers(1, 5),
+        step_tokens=st.integers(1, 50),
+        cache_tokens=st.integers(20, 200),
+        is_shared=st.booleans(),
+    )
+    def build(self, running: int, step_tokens: int, cache_tokens: int, *, is_shared: bool) -> None:
+        self.limits = SchedulerLimits(
+            CONTEXT, cache_tokens, running, step_tokens, VOCABULARY, "m", is_shared
+        )
+        self.scheduler = Scheduler(self.limits)
+        self.memory: dict[int, object] = {}
+        self.inside: dict[str, EngineRequest] = {}
+        self.answers: dict[str, list[int]] = {}
+        self.count = 0
+
+    @precondition(lambda self: len(self.inside) < 12)
+    @rule(
+        client=st.sampled_from(["", "alice", "bob"]),
+        stem=st.sampled_from(STEMS),
+        length=st.integers(1, 70),
+        max_tokens=st.integers(1, 40),
+        delivered=st.integers(0, 6),
+    )
+    def submit(
+        self, client: str, stem: list[int], length: int, max_tokens: int, delivered: int
+    ) -> None:
+        self.count += 1
+        prompt = tuple(stem[: min(length, self.limits.longest - 1)])
+        most = min(max_tokens, self.limits.longest - len(prompt))
+        given = tuple(_token(prompt, p) for p in range(min(delivered, most)))
+        one = EngineRequest(
+            str(self.count), prompt, most, Sampling(), frozenset(), given, client=client
+        )
+        self.scheduler.submit(one)
+        self.inside[one.request_id] = one
+        self.answers[one.request_id] = list(given)
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.forget(data.draw(st.sampled_from(sorted(self.inside))))
+
+    @rule()
+    def step(self) -> None:
+        self.run(None)
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def step_with_a_cancel_while_it_runs(self, data: st.DataObject) -> None:
+        self.run(data.draw(st.sampled_from(sorted(self.inside))))
+
+    @rule(count=st.integers(2, 30))
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.run(None)
+
+    def forget(self, request_id: str) -> None:
+        used = self.scheduler.statistics().pages_used
+        self.scheduler.cancel(request_id)
+        assert self.scheduler.statistics().pages_used <= used
+        del self.inside[request_id]
+
+    def run(self, cancelled: str | None) -> None:
+        """One step as an engine takes it, with at most one cancel before its outcome is told."""
+        outputs: list[Generated | Ended] = [*self.scheduler.ended_on_arrival()]
+        work = self.scheduler.schedule()
+        self.check_budget(work)
+        tokens = [self.compute(item) for item in work]
+        if cancelled is not None:
+            outputs = [one for one in outputs if one.request_id != cancelled]
+            self.forget(cancelled)
+        outputs += self.scheduler.advance(work, [t for t in tokens if t is not None])
+        for output in outputs:
+            assert output.request_id in self.inside, "an output after the end, or a cancel"
+            match output:
+                case Generated(request_id, position, token_id):
+                    assert position == len(self.answers[request_id])
+                    self.answers[request_id].append(token_id)
+                case Ended(request_id):
+                    one = self.inside.pop(request_id)
+                    wanted = [_token(one.prompt, p) for p in range(one.max_tokens)]
+                    assert self.answers[request_id] == wanted
+
+    def check_budget(self, work: list[Work]) -> None:
+        assert len({id(item.sequence) for item in work}) == len(work)
+        chunks = [item.count for item in work if item.count > 1]
+        budget = self.limits.step_tokens
+        assert sum(chunks) <= max(budget, budget // 4, 1)
+        assert sum(item.count for item in work) <= budget + self.limits.running
+        if self.inside and not work:
+            # Only requests that ended on arrival need no work.
+            assert not self.scheduler.statistics().running
+
+    def compute(self, item: Work) -> int | None:
+        """Read all that attention would read, write what the model would, choose the token."""
+        sequence = item.sequence
+        salt = "" if self.limits.is_cache_shared else sequence.request.client
+        for position in range(sequence.computed + item.count):
+            page = sequence.table.pages[position // PAGE_SIZE]
+            slot = page * PAGE_SIZE + position % PAGE_SIZE
+            content = salt, tuple(sequence.tokens[: position + 1])
+            if position < sequence.computed:
+                assert self.memory[slot] == content
+            else:
+                self.memory[slot] = content
+        if not item.wants_token:
+            return None
+        return _token(sequence.request.prompt, sequence.answer_length)
+
+    @invariant()
+    def books_agree(self) -> None:
+        scheduler = self.scheduler
+        statistics = scheduler.statistics()
+        assert statistics.running <= self.limits.running
+        assert statistics.running + statistics.waiting <= len(self.inside)
+        tables = [one.table for one in scheduler._running.values()]
+        for one in scheduler._waiting.values():
+            assert (one.table.pages, one.computed) == ([], 0)
+        pages = [page for table in tables for page in table.pages]
+        book = scheduler._book
+        assert [book.references(p) for p in range(book.total)] == [
+            pages.count(p) for p in range(book.total)
+        ]
+        assert statistics.pages_used == len(set(pages)) == statistics.cache_tokens_used // 16
+        assert statistics.pages_used + statistics.pages_cached <= statistics.pages_total
+        assert len(scheduler._shares._inside) == len(
+            {self.inside[r].client for r in (*scheduler._running, *scheduler._waiting)}
+        )
+
+    def teardown(self) -> None:
+        """Nobody starves: what is inside ends, and nothing is left behind."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(STEPS_MAX):
+            if not self.scheduler.has_work:
+                break
+            self.run(None)
+        assert self.inside == {}
+        assert not self.scheduler.has_work
+        assert self.scheduler.statistics().pages_used == 0
+        assert self.scheduler._shares._served == {}
+
+
+def _token(prompt: tuple[int, ...], position: int) -> int:
+    return fake_token(prompt, position, -1, VOCABULARY)
+
+
+TestRequests = Requests.TestCase
+TestRequests.settings = settings(max_examples=examples(300), stateful_step_count=40, deadline=None)
