@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from node.engine.weights.packings import GROUP, Int4Groups
+from node.engine.weights.tiles import in_tiles, product
 
-FEW = 32
+FEW = 48
 """Up to so many rows torch's int4 kernel is quicker than unpacking to bf16 first (docs/LOG.md)."""
 _STRIPES = (64, 32)
 """How many matrix rows torch packs side by side: 64 with AVX-512, 32 with AVX2."""
@@ -39,14 +40,30 @@ class Int4Matrix:
     def multiply(self, rows: Tensor) -> Tensor:
         """`[tokens, out]`. A row's result depends on `tokens` only by being few or many."""
         if len(rows) > FEW and self._stripe:
-            return torch.mm(rows, self._unpacked())
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(
+            tiles = in_tiles(rows)
+            halves = torch.stack([product(tiles, half) for half in self._unpacked()], dim=1)
+            stripes = halves[: len(rows)].view(len(rows), 2, -1, self._stripe // 2)
+            return stripes.transpose(1, 2).reshape(len(rows), self._out)
+        result: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             rows.contiguous(), self._packed, GROUP, self._scales_and_middles
         )
+        return result
 
     def _unpacked(self) -> Tensor:
-        """The whole matrix as bf16, transposed: `[in, out]`."""
-        raise NotImplementedError
+        """The matrix as bf16: `[2, in, out / 2]`, the first halves of all stripes, then the second.
+
+        In this order all loops run over whole rows; torch is slow at many short ones.
+        """
+        half, groups = self._stripe // 2, self._into // GROUP
+        by_column = self._packed.view(-1).view(torch.int64).view(-1, self._into, half // 8)
+        codes = by_column.transpose(0, 1).contiguous().view(torch.uint8).view(self._into, -1)
+        values = torch.empty((2, *codes.shape), dtype=torch.bfloat16)
+        values[0] = (codes & 15).view(torch.int8).sub_(8)
+        values[1] = (codes >> 4).view(torch.int8).sub_(8)
+        factors = self._scales_and_middles.view(groups, -1, 2, half, 2).permute(4, 2, 0, 1, 3)
+        scales, middles = factors.reshape(2, 2, groups, 1, -1)
+        grouped = values.view(2, groups, GROUP, -1)
+        return torch.addcmul(middles, grouped, scales, out=grouped).view(values.shape)
 
 
 def int4_fits(out: int, into: int) -> bool:

@@ -55,8 +55,9 @@ def _int4(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _coded(groups: Tensor, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, ...]:
     """Codes, scales, values of code 8 (all fp32), and squared errors, for a share of the range."""
-    scales = _usable(((high - low) * (share / 15)).bfloat16()).float()
-    middles = ((low + high) / 2 + scales / 2).bfloat16().float()
+    steps = ((high - low) * (share / 15)).bfloat16().float()
+    middles = ((low + high) / 2 + steps / 2).bfloat16().float()
+    scales = _usable(steps)
     codes = ((groups - middles) / scales).round_().add_(8).clamp_(0, 15)
     errors = ((codes - 8) * scales + middles - groups).square_().sum(dim=-1, keepdim=True)
     return codes, scales, middles, errors
