@@ -5,7 +5,7 @@ Knows what to tell; `node.hosting.precisions` measures.
 
 import gzip
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,7 +27,7 @@ Examples:
 \b
 fp32 is what the others are compared with. A ratio of 1.01 is one per cent more perplexed.
 """
-_ALL = ("bf16", "int8", "int4")
+_ALL: tuple[Literal["bf16", "int8", "int4"], ...] = ("bf16", "int8", "int4")
 
 
 @verb

@@ -4,7 +4,7 @@ Knows the forward pass; must not know text or files.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,12 +17,7 @@ _STEP = 128
 """Tokens at a time: the logits of so many rows are what lies in memory."""
 
 
-def perplexity(
-    model: LlamaModel,
-    token_ids: Sequence[int],
-    window: int = 512,
-    progress: Callable[[float], None] = lambda _fraction: None,
-) -> float:
+def perplexity(model: LlamaModel, token_ids: Sequence[int], window: int = 512) -> float:
     """exp of the mean negative log-likelihood of each token but the first of each window.
 
     The text is cut into windows that know nothing of each other, as llama.cpp and the papers on
@@ -34,7 +29,6 @@ def perplexity(
         if len(ids) > 1:
             total += _surprise(model, ids)
             count += len(ids) - 1
-        progress(min(1.0, (start + window) / len(token_ids)))
     if not count:
         raise ValueError("a text of less than two tokens has no perplexity")
     return math.exp(total / count)

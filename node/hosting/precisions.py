@@ -3,7 +3,7 @@
 Knows loading and perplexity; must not know where the text is from.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,6 @@ def measure_precisions(
     text: str,
     tokens: int,
     precisions: Sequence[Precision],
-    progress: Callable[[Precision, float], None] = lambda _precision, _fraction: None,
 ) -> Iterator[Cost]:
     """The cost of each of `precisions` over the first `tokens` tokens of `text`; fp32 is first.
 
@@ -45,13 +44,10 @@ def measure_precisions(
         raise UserError("the text is too short: a perplexity needs two tokens")
     window = min(WINDOW, weights.config.context_length)
     exact = 0.0
-    for precision in ("fp32", *(one for one in precisions if one != "fp32")):
+    wanted: list[Precision] = ["fp32", *(one for one in precisions if one != "fp32")]
+    for precision in wanted:
         source = QuantisedSource(weights.stored, weights.config, precision)
         model = LlamaModel(weights.config, source, activation_type(precision), window)
-
-        def heard(fraction: float, precision: Precision = precision) -> None:
-            progress(precision, fraction)
-
-        value = perplexity(model, ids, window, heard)
+        value = perplexity(model, ids, window)
         exact = exact or value
         yield Cost(precision, model.size, value, value / exact)

@@ -73,7 +73,7 @@ Packed = Int4Groups | Int8Groups | Int8Rows
 Stored = Tensor | Packed
 """A weight as it lies in a file or leaves a quantiser: floats, or packed."""
 
-P = TypeVar("P", Int4Groups, Int8Groups, Int8Rows)
+P = TypeVar("P", bound=Packed)
 
 
 def tensors_of(packed: Packed) -> tuple[Tensor, ...]:
@@ -104,9 +104,6 @@ def row_count(stored: Stored) -> int:
 
 def rows_of(stored: Stored, start: int, stop: int) -> Tensor:
     """Rows `start` to `stop` - 1 as fp32, without making numbers of the others."""
-    piece = stored[start:stop] if isinstance(stored, Tensor) else _piece(stored, start, stop)
-    return piece.float()
-
-
-def _piece(packed: Packed, start: int, stop: int) -> Tensor:
-    return select(packed, slice(start, stop)).dequantised()
+    if isinstance(stored, Tensor):
+        return stored[start:stop].float()
+    return select(stored, slice(start, stop)).dequantised()

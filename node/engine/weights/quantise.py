@@ -48,7 +48,7 @@ def _int4(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         is_better = other[-1] < best[-1]
         best = tuple(torch.where(is_better, new, old) for new, old in zip(other, best, strict=True))
     codes, scales, middles, _ = best
-    halves = codes.to(torch.uint8).split(GROUP // 2, dim=-1)
+    halves = codes.to(torch.uint8).chunk(2, dim=-1)
     minima = middles - 8 * scales
     return halves[0] | (halves[1] << 4), scales.squeeze(-1), minima.squeeze(-1)
 

@@ -1,5 +1,7 @@
 """The fast kernels against the referee, and against themselves in batches of other sizes."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from node.engine.weights.int4 import Int4Matrix
 from node.engine.weights.int8 import FEW as FEW_FOR_INT8
 from node.engine.weights.int8 import Int8Matrix
 from node.engine.weights.matrix import DenseMatrix, Matrix, RefereeMatrix
-from node.engine.weights.packings import Int8Groups, Stored
+from node.engine.weights.packings import Int8Groups, Packed
 from node.engine.weights.quantise import quantise_int4, quantise_int8
 
 SHAPES = [(64, 32), (960, 576), (576, 1536), (48, 64), (16, 96), (320, 64), (80, 32)]
@@ -41,14 +43,19 @@ def groups_of(matrix: Tensor) -> Int8Groups:
     return Int8Groups(codes, scales)
 
 
+PACK: Mapping[str, Callable[[Tensor], Packed]] = {
+    "int4": quantise_int4,
+    "int8": quantise_int8,
+    "groups": groups_of,
+}
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 32, 33, 48, 64, 65, 200])
 @pytest.mark.parametrize(("out", "into"), SHAPES)
 @pytest.mark.parametrize("kind", ["int4", "int8", "groups"])
 def test_fast_kernels_are_near_the_referee(kind: str, out: int, into: int, tokens: int) -> None:
     plain = weight(out, into)
-    stored: Stored = {"int4": quantise_int4, "int8": quantise_int8, "groups": groups_of}[kind](
-        plain
-    )
+    stored = PACK[kind](plain)
     fast, referee = hold([stored], torch.bfloat16), hold([stored], torch.float32)
     assert isinstance(fast, Int4Matrix if kind == "int4" else Int8Matrix)
     assert isinstance(referee, RefereeMatrix)
@@ -113,12 +120,7 @@ def test_in_fp32_the_referee_computes_with_the_dequantised_matrix() -> None:
 @pytest.mark.parametrize("kind", ["int4", "int8", "groups", "floats"])
 def test_a_table_gives_rows(kind: str, dtype: torch.dtype) -> None:
     plain = weight(70, 64)
-    stored: Stored = {
-        "int4": quantise_int4,
-        "int8": quantise_int8,
-        "groups": groups_of,
-        "floats": torch.clone,
-    }[kind](plain)
+    stored = plain if kind == "floats" else PACK[kind](plain)
     table = hold_table(stored, dtype)
     index = torch.tensor([69, 0, 0, 13])
     got = table.gather(index)
