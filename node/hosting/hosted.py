@@ -16,7 +16,13 @@ from node.engine.loop import EngineLoop, Generation
 from node.engine.model import LlamaModel
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from node.engine.weights.scheme import Precision, QuantisedSource, activation_type
-from node.hosting.memory import Load, PrecisionChoice, cache_bytes, choose_precision
+from node.hosting.memory import (
+    Load,
+    PrecisionChoice,
+    cache_bytes,
+    choose_precision,
+    return_free_memory,
+)
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
 from node.hosting.weights import ModelWeights
@@ -85,6 +91,7 @@ async def load_model(spec: HostedSpec, progress: Progress = lambda _fraction: No
     than is free (with the figures); nothing of it stays in memory then.
     """
     hosted = await asyncio.to_thread(_load, spec, progress)
+    await asyncio.to_thread(return_free_memory)
     await hosted.loop.start()
     return hosted
 

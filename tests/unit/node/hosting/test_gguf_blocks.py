@@ -1,5 +1,6 @@
 """Packed blocks of a GGUF file are taken over bit for bit."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from node.engine.base import EngineRequest
 from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
+from node.engine.errors import EngineFailed
 from node.engine.model import LlamaModel
+from node.engine.torch_engine import EngineOptions, TorchEngine
 from node.engine.weights.packings import Int4Groups, Int8Groups, as_floats
-from node.engine.weights.scheme import QuantisedSource
+from node.engine.weights.scheme import QuantisedSource, activation_type
+from node.hosting.gguf import GgufFile
 from node.hosting.gguf_blocks import packed_from
 from node.hosting.read import read_model
+from protocols.errors import ModelFileError
+from protocols.messages.ask import Sampling
 from tests.effort import examples
 
 Make = Callable[..., Path]
@@ -122,6 +129,47 @@ def test_the_rows_of_the_file_are_not_changed_by_reading(make_gguf: Make) -> Non
     again = as_floats(stored.read("layers.0.down"))
     assert again.abs().sum() > 0
     assert again.std() > 0
+
+
+@pytest.mark.parametrize("columns", [0, 1, 31, 33, 48, 95, 97, 2**31, 2**63 - 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_no_whole_blocks_are_refused(
+    make_gguf: Make, kind: str, columns: int
+) -> None:
+    path = make_gguf(quantisation=GGMLQuantizationType[kind])
+    data, name = path.read_bytes(), b"blk.0.ffn_down.weight"
+    at = data.index(name) + len(name) + 4
+    assert struct.unpack_from("<Q", data, at) == (96,)
+    path.write_bytes(data[:at] + struct.pack("<Q", columns) + data[at + 8 :])
+    with pytest.raises(ModelFileError, match=r"blocks|dimension|within|shape"):
+        read_model(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_ends_within_its_blocks_is_refused(make_gguf: Make, kind: str) -> None:
+    path = make_gguf(quantisation=GGMLQuantizationType[kind])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ModelFileError, match="ends within tensor"):
+        read_model(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("bits", [b"\x00\x7e", b"\x00\x7c", b"\x00\xfc"])
+async def test_blocks_with_scales_that_are_no_numbers_fail_the_engine(
+    make_gguf: Make, precision: Any, bits: bytes
+) -> None:
+    """NaN and infinities are found by what they make of the logits, not turned into tokens."""
+    path = make_gguf(quantisation=GGMLQuantizationType.Q4_1)
+    start = GgufFile(path).tensors["blk.1.ffn_down.weight"].start
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + bits + data[start + 2 :])
+    weights = read_model(path)
+    source = QuantisedSource(weights.stored, weights.config, precision)
+    model = LlamaModel(weights.config, source, activation_type(precision), 64)
+    engine = TorchEngine(model, EngineOptions(64, 64))
+    engine.submit(EngineRequest("a", (5, 6), 4, Sampling(), frozenset()))
+    with pytest.raises(EngineFailed, match="not a number"):
+        engine.step()
 
 
 _PARTS = {
