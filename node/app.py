@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random, SystemRandom
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
@@ -88,7 +88,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
     clock, rng = SystemClock(), SystemRandom()
     threads = config.engine.threads or default_threads()
     async with AsyncExitStack() as stack:
-        models = await load_models(config.models, config.paths.models, threads)
+        engine = replace(config.engine, threads=threads)
+        models = await load_models(config.models, config.paths.models, engine)
         for model in models.values():
             stack.push_async_callback(model.close)
         encoder = (

@@ -62,4 +62,5 @@ def hosted_state(model: HostedModel, settings: ModelConfig) -> HostedState:
         running=0,
         waiting=0,
         slots=model.slots,
+        weights=model.weights_size,
     )

@@ -14,7 +14,7 @@ from node.paths import Paths
 
 T = TypeVar("T")
 Kind = Literal["plain", "duration", "size"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 DEFAULT_MODEL = "smollm2"
 """What a node hosts when nothing is said: an alias that `node.hosting.fetch` knows."""
@@ -89,6 +89,9 @@ class EngineConfig:
     """The model runtime."""
 
     threads: int = setting(0, "threads of the engine; 0: one for each physical core")
+    precision: Literal["auto", "fp32", "bf16", "int8", "int4"] = setting(
+        "fp32", "what weights are held in; auto: the best that fits into free memory"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +115,14 @@ class LogConfig:
 class ModelConfig:
     """One `[[models]]` table. `path` is any source of `node.hosting.fetch`, or a file or folder.
 
-    fp32 is the default precision because then every peer makes the same greedy text whatever it
-    is batched with, so that another peer can carry an answer on unnoticed.
+    fp32 is the default precision (`engine.precision`) because then every peer makes the same greedy
+    text whatever it is batched with, so that another peer can carry an answer on unnoticed.
     """
 
     path: str
     id: str = ""
-    precision: Precision = "fp32"
+    precision: Precision | None = None
+    """None: as `engine.precision`."""
     slots: int = 8
     """Answers at a time."""
     context: int = 2048

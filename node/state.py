@@ -23,7 +23,7 @@ class DeviceState(Struct, frozen=True):
 
 
 class HostedState(Struct, frozen=True):
-    """A model that this node holds in memory."""
+    """A model that this node holds in memory. `size` is in bytes, room for answers included."""
 
     id: str
     model_digest: str
@@ -35,6 +35,8 @@ class HostedState(Struct, frozen=True):
     running: int
     waiting: int
     slots: int
+    weights: int = 0
+    """The part of `size` that is weights; the rest is room for keys and values."""
 
 
 class NodeState(Struct, frozen=True):

@@ -22,6 +22,7 @@ from node.cli import (
     logs,
     ls,
     peers,
+    perplexity,
     ping,
     ps,
     pull,
@@ -39,7 +40,7 @@ from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
     *(up, down, status, join, invite, chat, run, ls, ps, peers, ping),
-    *(pull, serve, logs, doctor, version),
+    *(pull, perplexity, serve, logs, doctor, version),
 )
 
 

@@ -16,7 +16,15 @@ from node.cli.ownership import require_own_names
 from node.cli.preparing import require_api_keys, require_free_ports, with_model_files
 from node.cli.progress import Bars
 from node.cli.serve_log import set_up_logging
-from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
+from node.cli.settings import (
+    ApiFlag,
+    ListenFlag,
+    ModelFlag,
+    NameFlag,
+    PrecisionFlag,
+    SetFlag,
+    SettingFlags,
+)
 from node.cli.verb import Invocation, verb
 from node.config import NodeConfig, let_threads_sleep
 from node.process import RunningNode, hold
@@ -43,6 +51,7 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     listen: ListenFlag = "",
     api: ApiFlag = "",
     name: NameFlag = "",
+    precision: PrecisionFlag = "",
     set_: SetFlag = [],  # noqa: B006
     with_parent: Annotated[int, typer.Option("--with-parent", hidden=True)] = 0,
 ) -> None:
@@ -50,7 +59,7 @@ def serve(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     if with_parent:
         _end_with_parent(with_parent)
     require_own_names()
-    flags = SettingFlags(model, listen, api, name, set_)
+    flags = SettingFlags(model, listen, api, name, set_, precision)
     config = invocation.load(flags.pairs(), tuple(model)).config
     running = RunningNode(os.getpid(), config.api.url, SOFTWARE)
     with hold(config.paths.pid_file, running):

@@ -19,6 +19,9 @@ ModelFlag = Annotated[
 ListenFlag = Annotated[str, typer.Option(help="Address to be reached at by peers (multiaddress).")]
 ApiFlag = Annotated[str, typer.Option(help="HOST:PORT of the API and web page.")]
 NameFlag = Annotated[str, typer.Option(help="Name that others see.")]
+PrecisionFlag = Annotated[
+    str, typer.Option(help="What weights are held in: auto, fp32 (default), bf16, int8 or int4.")
+]
 SetFlag = Annotated[
     list[str], typer.Option("--set", help="Any setting, SECTION.KEY=VALUE; repeatable.")
 ]
@@ -34,6 +37,7 @@ class SettingFlags:
     api: str = ""
     name: str = ""
     others: list[str] = field(default_factory=list)
+    precision: str = ""
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Settings as `section.key` and text; `UsageError` for one without `=`."""
@@ -41,6 +45,7 @@ class SettingFlags:
             ("network.listen", self.listen),
             ("api.listen", self.api),
             ("node.name", self.name),
+            ("engine.precision", self.precision),
         )
         return (*((key, value) for key, value in named if value), *map(_pair, self.others))
 

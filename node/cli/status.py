@@ -51,7 +51,8 @@ def problems(state: NodeState) -> list[str]:
 def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]:
     """The node on a few lines, in one of its `swarms`."""
     hosted = ", ".join(
-        f"{model.id} ({model.precision}, context {model.context_length}, {model.slots} slots)"
+        f"{model.id} ({model.precision}, {format_size(model.weights)}, "
+        f"context {model.context_length}, {model.slots} slots)"
         for model in state.hosted
     )
     rows = [

@@ -16,7 +16,15 @@ from node.cli.output import show, show_json, tell
 from node.cli.ownership import require_own_names
 from node.cli.preparing import require_api_keys, require_free_ports, with_model_files
 from node.cli.progress import Bars
-from node.cli.settings import ApiFlag, ListenFlag, ModelFlag, NameFlag, SetFlag, SettingFlags
+from node.cli.settings import (
+    ApiFlag,
+    ListenFlag,
+    ModelFlag,
+    NameFlag,
+    PrecisionFlag,
+    SetFlag,
+    SettingFlags,
+)
 from node.cli.status import describe, invitation, problems
 from node.cli.verb import Invocation, own_client, verb
 from node.config import NodeConfig
@@ -29,6 +37,7 @@ Examples:
   dslm up
   dslm up --join dslm:g6dja...
   dslm up --model ./my-model.gguf --name bob-3090
+  dslm up --precision auto        as small as free memory asks for
   dslm up --model none            host nothing, only ask
 
 \b
@@ -46,11 +55,12 @@ def up(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     listen: ListenFlag = "",
     api: ApiFlag = "",
     name: NameFlag = "",
+    precision: PrecisionFlag = "",
     set_: SetFlag = [],  # noqa: B006
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the start.")] = 180,
 ) -> None:
     """Start the node in the background and wait until it works."""
-    flags = SettingFlags(model, listen, api, name, set_)
+    flags = SettingFlags(model, listen, api, name, set_, precision)
     config = invocation.load(flags.pairs(), tuple(model)).config
     join = read_target(join) if join else ""
     running = find(config.paths.pid_file)

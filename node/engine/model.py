@@ -16,12 +16,15 @@ from node.engine.attention import attend
 from node.engine.batch import StepBatch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
-from node.engine.linear import linear
 from node.engine.rope import RotaryTable, rotate
+from node.engine.weights.hold import hold, hold_table
+from node.engine.weights.matrix import Matrix
+from node.engine.weights.packings import as_floats
+from node.engine.weights.scheme import WeightSource
 
 
 class TensorSource(Protocol):
-    """Where weights come from, one at a time, under the names of `LlamaConfig.tensor_shapes`."""
+    """A `WeightSource` that gives floats, dequantising what is packed."""
 
     def read(self, name: str) -> Tensor:
         """One weight in any float type; a fresh tensor that the caller may keep."""
@@ -33,33 +36,44 @@ class LayerWeights:
     """One block. Matrices that read the same input are stacked: fewer, larger products."""
 
     attention_norm: Tensor
-    query_key_value: Tensor
-    output: Tensor
+    query_key_value: Matrix
+    output: Matrix
     feed_forward_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Matrix
+    down: Matrix
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        matrices = (self.query_key_value, self.output, self.gate_up, self.down)
+        norms = self.attention_norm.nbytes + self.feed_forward_norm.nbytes
+        return norms + sum(matrix.size for matrix in matrices)
 
 
 class LlamaModel:
-    """Weights in one float type, and the forward pass. Not thread-safe with itself."""
+    """Weights, dense or packed, and the forward pass. Not thread-safe with itself."""
 
     def __init__(
         self,
         config: LlamaConfig,
-        source: TensorSource,
+        source: WeightSource,
         dtype: torch.dtype,
         positions: int,
         progress: Callable[[float], None] = lambda _fraction: None,
     ) -> None:
         """Read every weight, one layer at a time so that the peak stays near the final size.
 
-        `positions` bounds the position of any token; `progress` hears the fraction done.
+        `dtype` is what is computed in; floats are held in it, packed weights stay packed (fast with
+        bf16, by the referee with fp32). `positions` bounds the position of any token; `progress`
+        hears the fraction done.
         """
         self.config = config
         self.dtype = dtype
-        self._embedding = source.read("embedding").to(dtype)
-        self._head = self._embedding if config.tied_embeddings else source.read("head").to(dtype)
-        self._final_norm = source.read("final_norm").to(dtype)
+        self._embedding = hold_table(source.read("embedding"), dtype)
+        self._head = (
+            self._embedding if config.tied_embeddings else hold_table(source.read("head"), dtype)
+        )
+        self._final_norm = as_floats(source.read("final_norm")).to(dtype)
         self._layers: list[LayerWeights] = []
         for index in range(config.layers):
             self._layers.append(_read_layer(source, index, dtype))
@@ -69,35 +83,35 @@ class LlamaModel:
     @property
     def size(self) -> int:
         """Bytes of weights and tables."""
-        tensors = {id(t): t for t in (self._embedding, self._head, self._final_norm)}
-        for layer in self._layers:
-            tensors |= {id(t): t for t in _tensors_of(layer)}
-        return sum(t.nbytes for t in tensors.values()) + self._rotary.size
+        tables = self._embedding.size
+        if self._head is not self._embedding:
+            tables += self._head.size
+        layers = sum(layer.size for layer in self._layers)
+        return tables + layers + self._final_norm.nbytes + self._rotary.size
 
     @torch.inference_mode()
     def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
         """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
         cosines, sines = self._rotary.at(batch.positions)
-        hidden = self._embedding[batch.token_ids]
+        hidden = self._embedding.gather(batch.token_ids)
         for index, layer in enumerate(self._layers):
             normed = self._norm(hidden, layer.attention_norm)
             queries, keys, values = self._project(layer, normed, cosines, sines)
             cache.store(index, batch.slots, keys, values)
             seen = attend(queries, cache.layer(index), batch.spans)
-            hidden = hidden + linear(seen, layer.output)
-            gate, up = linear(self._norm(hidden, layer.feed_forward_norm), layer.gate_up).chunk(
-                2, dim=-1
-            )
-            hidden = hidden + linear(silu(gate) * up, layer.down)
+            hidden = hidden + layer.output.multiply(seen)
+            normed = self._norm(hidden, layer.feed_forward_norm)
+            gate, up = layer.gate_up.multiply(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down.multiply(silu(gate) * up)
         chosen = self._norm(hidden[batch.logit_rows], self._final_norm)
-        return linear(chosen, self._head).float()
+        return self._head.multiply(chosen).float()
 
     def _project(
         self, layer: LayerWeights, normed: Tensor, cosines: Tensor, sines: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, each `[tokens, heads, dimension]`."""
         heads, kv_heads = self.config.heads, self.config.kv_heads
-        stacked = linear(normed, layer.query_key_value)
+        stacked = layer.query_key_value.multiply(normed)
         vectors = stacked.view(len(normed), heads + 2 * kv_heads, self.config.head_dimension)
         rotated = rotate(vectors[:, : heads + kv_heads], cosines, sines)
         return rotated[:, :heads], rotated[:, heads:], vectors[:, heads + kv_heads :]
@@ -106,27 +120,18 @@ class LlamaModel:
         return rms_norm(hidden, (self.config.hidden_size,), weight, self.config.norm_epsilon)
 
 
-def _read_layer(source: TensorSource, index: int, dtype: torch.dtype) -> LayerWeights:
-    def read(*names: str) -> Tensor:
-        parts = [source.read(f"layers.{index}.{name}").to(dtype) for name in names]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _read_layer(source: WeightSource, index: int, dtype: torch.dtype) -> LayerWeights:
+    def floats(name: str) -> Tensor:
+        return as_floats(source.read(f"layers.{index}.{name}")).to(dtype)
+
+    def matrix(*names: str) -> Matrix:
+        return hold([source.read(f"layers.{index}.{name}") for name in names], dtype)
 
     return LayerWeights(
-        attention_norm=read("attention_norm"),
-        query_key_value=read("query", "key", "value"),
-        output=read("output"),
-        feed_forward_norm=read("feed_forward_norm"),
-        gate_up=read("gate", "up"),
-        down=read("down"),
-    )
-
-
-def _tensors_of(layer: LayerWeights) -> tuple[Tensor, ...]:
-    return (
-        layer.attention_norm,
-        layer.query_key_value,
-        layer.output,
-        layer.feed_forward_norm,
-        layer.gate_up,
-        layer.down,
+        attention_norm=floats("attention_norm"),
+        query_key_value=matrix("query", "key", "value"),
+        output=matrix("output"),
+        feed_forward_norm=floats("feed_forward_norm"),
+        gate_up=matrix("gate", "up"),
+        down=matrix("down"),
     )

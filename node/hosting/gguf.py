@@ -81,17 +81,22 @@ class GgufFile:
     def read(self, name: str) -> NDArray[np.float32]:
         """The values of a tensor, dequantised, in a fresh array. `KeyError` if it is not there."""
         info = self.tensors[name]
-        block, block_bytes = GGML_QUANT_SIZES[info.kind]
-        raw = self._data[info.start : info.start + info.size]
-        rows = raw.reshape(*info.shape[:-1], info.shape[-1] // block * block_bytes)
         try:
-            values = dequantize(np.ascontiguousarray(rows), info.kind)
+            values = dequantize(np.ascontiguousarray(self.blocks(name)), info.kind)
         except NotImplementedError as error:
             raise ModelFileError(
                 f"{self._path} stores {name} as {info.kind.name}, which cannot be read. "
                 "Use a file of another quantisation, such as Q8_0 or Q4_1."
             ) from error
-        return np.array(values.reshape(info.shape), dtype=np.float32)
+        # Only what is stored as fp32 comes out as a view of the file, which cannot be written to.
+        return np.require(values.reshape(info.shape), dtype=np.float32, requirements="W")
+
+    def blocks(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor as they are stored, `[..., bytes of a row]`; not to be kept."""
+        info = self.tensors[name]
+        block, block_bytes = GGML_QUANT_SIZES[info.kind]
+        raw = self._data[info.start : info.start + info.size]
+        return raw.reshape(*info.shape[:-1], info.shape[-1] // block * block_bytes)
 
 
 class _Header:

@@ -59,6 +59,8 @@ def read_huggingface_model(folder: Path) -> ModelWeights:
     return ModelWeights(
         config=config,
         tensors=tensors,
+        stored=tensors,
+        kept_as=None,
         tokenizer=read_folder_tokenizer(folder),
         digest=digest_of([*files, *(part for part in parts if part.is_file())]),
         name=name_from(folder.resolve().name),

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from node.config import ModelConfig
+from node.config import EngineConfig, ModelConfig
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from node.quantities import format_size
 from protocols.errors import ModelFileError
 from protocols.ids import SpecialistId
 
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 async def load_models(
-    settings: Sequence[ModelConfig], models_dir: Path, threads: int
+    settings: Sequence[ModelConfig], models_dir: Path, engine: EngineConfig
 ) -> Mapping[SpecialistId, HostedModel]:
     """All models that the settings name, fetched if need be, running; by specialist id.
 
@@ -33,19 +34,28 @@ async def load_models(
             spec = HostedSpec(
                 path=path,
                 specialist=SpecialistId(one.id),
-                precision=one.precision,
+                precision=one.precision or engine.precision,
                 slots=one.slots,
                 context_length=one.context,
-                threads=threads,
+                threads=engine.threads,
             )
             model = await load_model(spec)
             loaded[model.specialist] = model
-            _log.info("hosting %s from %s", model.specialist, path)
+            _log.info("hosting %s from %s", describe_model(model), path)
     except BaseException:
         for model in loaded.values():
             await model.close()
         raise
     return loaded
+
+
+def describe_model(model: HostedModel) -> str:
+    """A model and what it takes: `smollm2 (int4, 95.5 MB, 189 MB for 8 answers of 2048 tokens)`."""
+    weights, cache = model.weights_size, model.size - model.weights_size
+    return (
+        f"{model.specialist} ({model.precision}, {format_size(weights)}, {format_size(cache)} "
+        f"for {model.slots} answers of {model.context_length} tokens)"
+    )
 
 
 async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.engine.config import LlamaConfig
 from node.engine.model import TensorSource
+from node.engine.weights.scheme import Precision, WeightSource
 from node.hosting.tokenizer import ChatTokenizer
 from protocols.errors import ModelFileError
 from protocols.ids import Digest
@@ -22,11 +23,14 @@ class ModelWeights:
 
     `digest` is the SHA-256 over weights and tokenizer: two models with the same digest give the
     same logits for the same text. `name` is fit for a specialist id; `licence` is an SPDX id as
-    the file states it, or empty.
+    the file states it, or empty. `tensors` gives floats; `stored` what is packed as it is packed.
+    `kept_as` is the precision that keeps most of the file as it is, or None for a file of floats.
     """
 
     config: LlamaConfig
     tensors: TensorSource
+    stored: WeightSource
+    kept_as: Precision | None
     tokenizer: ChatTokenizer
     digest: Digest
     name: str

@@ -33,3 +33,9 @@ def test_serve_gets_the_same_flags_with_absolute_paths() -> None:
         *("--set", "node.name=bob"),
         *("--model", "a.gguf", "--model", "none"),
     ]
+
+
+def test_the_precision_is_a_setting_of_the_engine() -> None:
+    flags = SettingFlags(precision="int4")
+    assert flags.pairs() == (("engine.precision", "int4"),)
+    assert flags.arguments(Invocation()) == ["--set", "engine.precision=int4"]

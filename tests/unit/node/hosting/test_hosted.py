@@ -1,14 +1,20 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 
 from node.engine.base import EngineRequest, Generated
 from node.engine.errors import EngineFailed
 from node.hosting import hosted
-from node.hosting.hosted import HostedSpec, cache_bytes, load_model
+from node.hosting.hosted import HostedSpec, load_model
+from node.hosting.memory import Load, footprint
+from node.hosting.read import read_model
+from node.hosting.startup import describe_model
 from protocols.errors import ModelFileError
 from protocols.ids import SpecialistId
 from protocols.messages.ask import Sampling
@@ -81,11 +87,33 @@ async def test_too_little_memory_is_told_with_figures_before_loading(
     assert read == []
 
 
-def test_the_cache_of_smollm2_is_as_large_as_known() -> None:
-    """22.5 KiB a token in bf16, 45 in fp32."""
-    from node.engine.config import LlamaConfig
+@pytest.mark.parametrize(
+    ("kind", "asked", "got"),
+    [("Q4_1", "auto", "int4"), ("Q8_0", "auto", "int8"), ("F16", "auto", "bf16")]
+    + [("Q4_1", one, one) for one in ("fp32", "bf16", "int8", "int4")],
+)
+async def test_each_precision_answers(make_gguf: Make, kind: str, asked: str, got: str) -> None:
+    path = make_gguf(quantisation=GGMLQuantizationType[kind])
+    model = await load_model(spec(path, precision=asked, context_length=64))
+    assert model.precision == got
+    cache = model.slots * 64 * 2 * 2 * 2 * 16 * (4 if got == "fp32" else 2)
+    assert model.size == model.weights_size + cache
+    generation = model.generate(EngineRequest("a", (5, 17, 300), 6, Sampling(), frozenset()))
+    outputs = [await generation.next() for _ in range(7)]
+    assert sum(isinstance(one, Generated) for one in outputs) == 6
+    said = describe_model(model)
+    assert f"org/tiny ({got}, " in said
+    assert "2 answers of 64 tokens" in said
+    await model.close()
 
-    config = LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 1e-5, 1e5)
-    assert cache_bytes(config, 1, "bf16") == 22.5 * 1024
-    assert cache_bytes(config, 1, "fp32") == 45 * 1024
-    assert config.parameters == 134_515_008
+
+async def test_auto_goes_lower_when_memory_is_short(
+    make_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_folder()
+    load = Load(path, read_model(path).config, 2, 128)
+    free = footprint(load, "bf16").total - 1
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    model = await load_model(spec(path, precision="auto"))
+    assert model.precision == "int8"
+    await model.close()

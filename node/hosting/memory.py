@@ -1,0 +1,139 @@
+"""How much memory a model will take, and what to do when it is more than there is.
+
+Knows sizes; must not know files or how anything is loaded. All figures are made before a weight is
+read.
+"""
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from node.engine.config import LlamaConfig
+from node.engine.pages import PAGE_SIZE, pages_for
+from node.engine.weights.scheme import (
+    Precision,
+    activation_type,
+    products,
+    weight_bytes,
+)
+from protocols.errors import ModelFileError
+
+PrecisionChoice = Literal["auto", "fp32", "bf16", "int8", "int4"]
+
+_WORKING_BYTES = 64 * 1024 * 1024
+"""Activations and logits of one step, roughly."""
+_AUTO: Sequence[Precision] = ("bf16", "int8", "int4")
+"""What `auto` tries, in this order. fp32 is not among it: twice the memory for the same text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A model and how much is asked of it at a time."""
+
+    path: Path
+    config: LlamaConfig
+    slots: int
+    context_length: int
+
+    @property
+    def cache_tokens(self) -> int:
+        """Whole pages for each slot, so that full contexts in all of them fit."""
+        return self.slots * pages_for(self.context_length) * PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes of the weights, of the keys and values of all slots, and of work in progress."""
+
+    weights: int
+    cache: int
+    work: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.work
+
+
+def footprint(load: Load, precision: Precision) -> Footprint:
+    """What `load` will take in `precision`.
+
+    Work is the most of what a step needs (activations, and the largest matrix unpacked) and what
+    reading needs (the largest matrix as the file has it, in fp32, beside what is kept of it).
+    """
+    largest = max(product.out * product.into for product in products(load.config))
+    return Footprint(
+        weights=weight_bytes(load.config, precision, load.context_length),
+        cache=cache_bytes(load.config, load.cache_tokens, precision),
+        work=_WORKING_BYTES + 4 * largest,
+    )
+
+
+def cache_bytes(config: LlamaConfig, tokens: int, precision: Precision) -> int:
+    """Bytes of the keys and values of `tokens` tokens."""
+    return tokens * config.cache_values_per_token * activation_type(precision).itemsize
+
+
+def choose_precision(
+    wanted: PrecisionChoice, kept_as: Precision | None, load: Load, available: int
+) -> Precision:
+    """What to hold the model in: what is asked for, or for `auto` the best that fits.
+
+    `auto` keeps a packed file as it is packed, because anything wider holds the same numbers, and
+    goes lower only if it must. `ModelFileError` with the figures if nothing allowed fits into
+    `available` bytes.
+    """
+    candidates: Sequence[Precision]
+    if wanted != "auto":
+        candidates = (wanted,)
+    elif kept_as is not None:
+        candidates = _AUTO[_AUTO.index(kept_as) :]
+    else:
+        candidates = _AUTO
+    for precision in candidates:
+        if footprint(load, precision).total <= available:
+            return precision
+    raise _too_large(load, candidates[-1], available)
+
+
+def _too_large(load: Load, precision: Precision, available: int) -> ModelFileError:
+    needed = footprint(load, precision)
+    return ModelFileError(
+        f"{load.path} needs {_gib(needed.total)} of memory ({_gib(needed.weights)} for weights in "
+        f"{precision}, {_gib(needed.cache)} for {load.slots} answers of {load.context_length} "
+        f"tokens), but {_gib(available)} is free. {_what_fits(load, precision, available)}"
+    )
+
+
+def _what_fits(load: Load, precision: Precision, available: int) -> str:
+    """The least that has to change: the precision, else the number of answers, else the context."""
+    for other in _AUTO:
+        needed = footprint(load, other)
+        if needed.total <= available and needed.total < footprint(load, precision).total:
+            return f"In {other} it would fit, with {_gib(needed.total)}."
+    smallest = footprint(load, "int4")
+    room = available - smallest.weights - smallest.work
+    tokens = room // cache_bytes(load.config, 1, "int4")
+    if tokens >= load.context_length:
+        slots = tokens // load.context_length
+        return f"In int4 {slots} answers of {load.context_length} tokens would fit."
+    if tokens > 0:
+        return f"In int4 one answer of {tokens} tokens would fit."
+    return f"Even in int4 it needs {_gib(smallest.weights + smallest.work)} without any answer."
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def return_free_memory() -> None:
+    """Give pages that loading used and freed back to the system, where its library can.
+
+    glibc keeps them else: 30 to 100 MB beside the weights of a model of 135 million parameters.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
