@@ -45,7 +45,7 @@ def penalised(
         logits[seen] = torch.where(score > 0, score / penalty, score * penalty)
     if answer and (sampling.presence_penalty or sampling.frequency_penalty):
         said = torch.tensor(answer, device=logits.device)
-        tokens, counts = said.unique(return_counts=True)
+        tokens, counts = torch.unique(said, return_counts=True)
         logits[tokens] -= counts * sampling.frequency_penalty + sampling.presence_penalty
     return logits
 

@@ -6,14 +6,18 @@ asked. Ids and text stay apart: a control token is never taken for the text that
 
 import threading
 from collections.abc import Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import llguidance
 from tokenizers import Tokenizer
 
+from node.hosting.grammar_bounds import check_cost
 from node.hosting.panics import no_panic
 from protocols.errors import Unsupported
 from protocols.messages.ask import Constraint, Grammar, JsonSchema, RegularExpression
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
 
 _LIMITS = llguidance.LLParserLimits(
     max_items_in_row=500,
@@ -27,9 +31,7 @@ _LIMITS = llguidance.LLParserLimits(
 )
 """A compilation takes a fraction of a second, a step some milliseconds, a matcher some tens of MB
 at the very most; what needs more is refused, or its answer ends in an error."""
-_NESTING_MAX = 64
-"""Brackets in each other: the library's parsers call themselves."""
-_JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{0,16}"}
+_JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"[ \t\r\n]{0,16)"}
 """Any layout; but not white space for ever, which small models fall into."""
 
 
@@ -48,14 +50,16 @@ class Grammars:
         `Unsupported` if the constraint means nothing or is too complex, or the model's tokenizer is
         of a kind that constraints cannot be laid on. The first call takes a second longer.
         """
-        _check_nesting(constraint)
+        check_cost(constraint)
         with no_panic():
             made = llguidance.LLMatcher(
                 self._for_library(), _grammar_of(constraint), log_level=0, limits=_LIMITS
             )
-        if made.is_error():
-            raise Unsupported(f"The {_name(constraint)} cannot be used: {_told(made)}")
-        return GrammarMatcher(made, self._stop_ids)
+        matcher = GrammarMatcher(made, self._stop_ids)
+        matcher.allowed(())
+        if matcher.failure:
+            raise Unsupported(f"The {_name(constraint)} cannot be used: {matcher.failure}")
+        return matcher
 
     def _for_library(self) -> llguidance.LLTokenizer:
         """The vocabulary as the library sees it, made when it is first needed."""
@@ -74,7 +78,7 @@ class GrammarMatcher:
         self._matcher = matcher
         self._stop_ids = stop_ids
         self._eaten: list[int] = []
-        self.failure = ""
+        self.failure = _told(matcher)
         """Why the constraint cannot be followed any further; empty while it can."""
 
     def allowed(self, answer: Sequence[int]) -> bytes:
@@ -154,23 +158,6 @@ def _name(constraint: Constraint) -> str:
             return "grammar"
         case RegularExpression():
             return "regular expression"
-
-
-def _check_nesting(constraint: Constraint) -> None:
-    match constraint:
-        case JsonSchema(text) | Grammar(text) | RegularExpression(text):
-            pass
-    depth = deepest = 0
-    for character in text:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}":
-            depth = max(0, depth - 1)
-    if deepest > _NESTING_MAX:
-        raise Unsupported(
-            f"The {_name(constraint)} cannot be used: it nests deeper than {_NESTING_MAX} levels"
-        )
 
 
 def _told(matcher: llguidance.LLMatcher) -> str:

@@ -1,6 +1,7 @@
 """Penalties, bias and masks: equal to transformers' and OpenAI's formulas."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_bias_and_repetition_penalty_are_those_of_transformers(
     scores = random_logits(seed)[None]
     ids = torch.tensor([prompt + answer])
     if biases:
-        named = {(token,): bias for token, bias in biases.items()}
+        named: Any = {(token,): bias for token, bias in biases.items()}
         scores = SequenceBiasLogitsProcessor(named)(ids, scores)
     wanted = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)[0]
     sampling = Sampling(

@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,8 @@ def test_the_tokens_that_can_be_drawn_are_those_of_transformers(
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(torch.zeros(1, 1).long(), scores)
     if min_p:
-        scores = MinPLogitsWarper(min_p)(torch.zeros(1, 1).long(), scores)
+        ids: Any = torch.zeros(1, 1).long()
+        scores = MinPLogitsWarper(min_p)(ids, scores)
     wanted = {i for i, score in enumerate(scores[0].tolist()) if math.isfinite(score)}
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=2, min_p=min_p)
     drawn = {choose(logits, sampling, position) for position in range(3000)}
