@@ -79,16 +79,15 @@ class ToolCallReader:
             end = self._held.find(_CLOSE, start)
             if end < 0:
                 if not calls:  # else the text would come before the calls that it follows
-                    texts.append(self._shown(self._held[:start]))
-                    self._held = self._held[start:]
+                    before = self._shown(self._held[:start])
+                    self._held = self._held[start if before else 0 :]
+                    texts.append(before)
                 break
-            block = self._held[start : end + len(_CLOSE)]
-            call = self._call_in(block[len(_OPEN) : -len(_CLOSE)])
-            texts.append(self._shown(self._held[:start]))
+            before, block = self._held[:start], self._held[start : end + len(_CLOSE)]
             self._held = self._held[end + len(_CLOSE) :]
-            if call is None:
-                texts.append(self._shown(block))
-            else:
+            call = self._call_in(block[len(_OPEN) : -len(_CLOSE)])
+            texts.append(self._shown(before if call else before + block))
+            if call is not None:
                 calls += self._counted([call])
         return Found("".join(texts), tuple(calls))
 

@@ -31,7 +31,7 @@ _LIMITS = llguidance.LLParserLimits(
 )
 """A compilation takes a fraction of a second, a step some milliseconds, a matcher some tens of MB
 at the very most; what needs more is refused, or its answer ends in an error."""
-_JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"[ \t\r\n]{0,16)"}
+_JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"[ \t\r\n]{0,16}"}
 """Any layout; but not white space for ever, which small models fall into."""
 
 
@@ -161,9 +161,8 @@ def _name(constraint: Constraint) -> str:
 
 
 def _told(matcher: llguidance.LLMatcher) -> str:
-    """The first line of what the library says; the rest may be long."""
-    lines = matcher.get_error().strip().splitlines()
-    return lines[0][:200] if lines else ""
+    """The beginning of what the library says, on one line."""
+    return " ".join(matcher.get_error().split())[:200]
 
 
 def _common_length(left: Sequence[int], right: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ WEIGHT_MAX = 10_000
 MULTIPLE_MAX = 10_000
 """The least common multiple of all `multipleOf`, in units of the last decimal of any."""
 _TERMINALS_DEEP_MAX = 50
-_REPEAT = re.compile(r"(?P<before>.?)\{\s*(?P<least>\d*)\s*,?\s*(?P<most>\d*)\s*\}", re.DOTALL)
+_REPEAT = re.compile(r"\{\s*(?P<least>\d*)\s*,?\s*(?P<most>\d*)\s*\}")
 _LARK_REPEAT = re.compile(r"~\s*(?P<least>\d+)(?:\s*\.\.\s*(?P<most>\d+))?")
 _GROUP_ENDS = frozenset(")}]*+? \t\r\n")
 """Before a count, these may end something that is long itself."""
@@ -46,7 +46,7 @@ def weight_of(pattern: str) -> int:
     total, factor = len(pattern), 1
     for found in _REPEAT.finditer(pattern):
         count = _count(found)
-        if found["before"] in _GROUP_ENDS:
+        if pattern[max(0, found.start() - 1)] in _GROUP_ENDS:
             factor *= count
         else:
             total += count
