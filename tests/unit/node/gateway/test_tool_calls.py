@@ -62,7 +62,8 @@ def test_the_same_however_it_is_cut(
     case: tuple[str, str, list[FoundCall]], sizes: list[int]
 ) -> None:
     answer, text, calls = case
-    pieces, at = [], 0
+    pieces: list[str] = []
+    at = 0
     while at < len(answer):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(answer[at : at + size])
