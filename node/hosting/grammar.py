@@ -75,7 +75,9 @@ class GrammarMatcher:
     """Implements `node.engine.base.Matcher`."""
 
     def __init__(self, matcher: llguidance.LLMatcher, stop_ids: frozenset[int]) -> None:
-        self._matcher = matcher
+        # Kept as it is: taking tokens back (`rollback`, `reset`) leaves 1.9.1 in wrong states.
+        self._unused = matcher
+        self._matcher = matcher.deep_copy()
         self._stop_ids = stop_ids
         self._eaten: list[int] = []
         self.failure = _told(matcher)
@@ -93,14 +95,12 @@ class GrammarMatcher:
         return _with_bits(mask, self._stop_ids) if may_end else mask
 
     def _go_to(self, answer: Sequence[int]) -> None:
-        """Eat what is new, after taking back what was eaten of another answer."""
-        same = _common_length(self._eaten, answer)
-        if same < len(self._eaten):
-            if not self._matcher.rollback(len(self._eaten) - same):
-                self._fail(_told(self._matcher))
-                return
-            del self._eaten[same:]
-        fresh = list(answer[same:])
+        """Eat what is new; of another answer than the one that was eaten, everything."""
+        count = len(self._eaten)
+        if self._eaten != list(answer[:count]):
+            self._matcher = self._unused.deep_copy()
+            self._eaten.clear()
+        fresh = list(answer[len(self._eaten) :])
         if fresh and self._matcher.try_consume_tokens(fresh) < len(fresh):
             self._fail(_told(self._matcher) or "the answer so far does not follow it")
             return
@@ -163,13 +163,6 @@ def _name(constraint: Constraint) -> str:
 def _told(matcher: llguidance.LLMatcher) -> str:
     """The beginning of what the library says, on one line."""
     return " ".join(matcher.get_error().split())[:200]
-
-
-def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    count = min(len(left), len(right))
-    if left[:count] == list(right[:count]):
-        return count
-    return next(at for at in range(count) if left[at] != right[at])
 
 
 def _has_bit(mask: bytes, index: int) -> bool:
