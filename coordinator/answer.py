@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from protocols.ids import PeerId, RequestId, SpecialistId
-from protocols.messages.ask import Prompt, Sampling
+from protocols.messages.ask import Constraint, Likelihood, Prompt, Sampling
 
 AUTO = "auto"
 """The model name that lets the router choose."""
@@ -39,6 +39,7 @@ class AnswerRequest:
     """Ask this peer only."""
     swarm: str | None = None
     """Name of the swarm to ask in; None means the current one."""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,16 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of the answer: ids at `position` and on, and the text they add (may be empty)."""
+    """More of the answer: ids at `position` and on, and the text they add (may be empty).
+
+    `logprobs` has one entry for each id if the request asked for them.
+    """
 
     peer: PeerId
     position: int
     ids: tuple[int, ...]
     text: str
+    logprobs: tuple[Likelihood, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

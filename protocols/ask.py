@@ -22,6 +22,7 @@ from protocols.errors import (
     TooLong,
     Unsupported,
 )
+from protocols.features import features_of
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -50,6 +51,8 @@ class ClientAsk:
     def __init__(self, ask: Ask) -> None:
         self._next_position = len(ask.delivered)
         self._room = (ask.max_tokens or None) and ask.max_tokens - len(ask.delivered)
+        self._features = frozenset(features_of(ask))
+        self._logprobs = ask.sampling.logprobs
         self._state = AskState.ASKED
 
     def __repr__(self) -> str:
@@ -61,7 +64,10 @@ class ClientAsk:
         return self._state is AskState.ENDED
 
     def receive(self, message: ServerMessage) -> ServerMessage:
-        """`message`, if it may come now; a `Refusal` is raised as the error it stands for."""
+        """`message`, if it may come now; a `Refusal` is raised as the error it stands for.
+
+        `Unsupported` if the peer accepts, but does not know all that was asked for.
+        """
         if self.ended:
             raise ProtocolError("a message after the end of the answer")
         match message:
@@ -71,6 +77,7 @@ class ClientAsk:
             case Accepted():
                 self._expect(AskState.ASKED, "accepted twice")
                 self._state = AskState.STREAMING
+                self._check_features(message)
             case Progress():
                 self._expect(AskState.STREAMING, "progress before acceptance")
             case Tokens():
@@ -84,6 +91,19 @@ class ClientAsk:
                 assert_never(message)
         return message
 
+    def _check_features(self, message: Accepted) -> None:
+        missing = ", ".join(sorted(self._features.difference(message.honours)))
+        if missing:
+            raise Unsupported(f"the peer's version of dslm does not know: {missing}")
+
+    def _check_logprobs(self, message: Tokens) -> None:
+        if self._logprobs is None:
+            return
+        if len(message.logprobs) != len(message.ids):
+            raise ProtocolError("the likelihoods are not one for each token")
+        if any(len(one.top) > self._logprobs for one in message.logprobs):
+            raise ProtocolError("more likelihoods than were asked for")
+
     def _take_tokens(self, message: Tokens) -> None:
         self._expect(AskState.STREAMING, "tokens before acceptance")
         if message.position != self._next_position:
@@ -92,6 +112,7 @@ class ClientAsk:
             )
         if self._room is not None and len(message.ids) > self._room:
             raise ProtocolError("more tokens than were asked for")
+        self._check_logprobs(message)
         self._next_position += len(message.ids)
         if self._room is not None:
             self._room -= len(message.ids)

@@ -15,6 +15,19 @@ TOKENS_MAX = 65_536
 TOKENS_PER_MESSAGE_MAX = 256
 STOP_STRINGS_MAX = 4
 STOP_STRING_BYTES_MAX = 256
+LOGIT_BIASES_MAX = 1_024
+"""Tokens that one request makes likelier or less likely."""
+LOGPROBS_MAX = 20
+"""Other tokens whose likelihood is told beside the chosen one's."""
+TOKEN_BYTES_MAX = 1_024
+"""The longest spelling of a token."""
+CONSTRAINT_BYTES_MAX = 64 * 1024
+"""A JSON schema, a grammar or a regular expression that an answer must follow."""
+TOOLS_BYTES_MAX = 64 * 1024
+"""All that a conversation says about the tools that may be called."""
+TOOLS_MAX = 128
+TOOL_CALLS_MAX = 64
+"""Calls in one message."""
 DEADLINE_SECONDS_MAX = 3_600.0
 TEXT_BYTES_MAX = 1_024
 """A reason, a phase, a version: any short text a peer sends for people."""

@@ -47,7 +47,7 @@ class Delivery:
             raise ProtocolError("more tokens than were asked for")
         self._ids += tokens.ids
         self._shares[peer] = self._shares.get(peer, 0) + len(tokens.ids)
-        return Delta(peer, tokens.position, tokens.ids, tokens.text)
+        return Delta(peer, tokens.position, tokens.ids, tokens.text, tokens.logprobs)
 
     def check_end(self, finished: Finished) -> None:
         """`ProtocolError` if a peer's count of the answer differs from ours."""

@@ -313,6 +313,7 @@ class AnswerRun:
             budget=min(max(0.0, self._deadline - now), limits.DEADLINE_SECONDS_MAX),
             stop=request.stop,
             delivered=self._delivery.ids,
+            constraint=request.constraint,
         )
 
     # Waiting --------------------------------------------------------------------------------

@@ -13,6 +13,44 @@ from protocols.messages.ask import Sampling
 FinishReason = Literal["stop", "length"]
 
 
+class Matcher(Protocol):
+    """Says which tokens keep an answer within its constraint. Used by one thread at a time.
+
+    A function of the answer alone (it keeps state only to be quick), so it may be asked about any
+    answer in any order: one that is resumed, or that grows by tokens which are then taken back.
+    Never raises: where it cannot say, only the ids that end an answer are allowed, and `failure`
+    says why.
+    """
+
+    @property
+    def failure(self) -> str:
+        """Why the constraint cannot be followed any further; empty while it can."""
+        ...
+
+    def allowed(self, answer: Sequence[int]) -> bytes:
+        """Who may come after `answer`: bit i % 8 (the lowest is 0) of byte i // 8 is id i's.
+
+        Ids beyond the last byte may not. At least one bit is set.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that was likely; `logprob` in nats."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLikelihood:
+    """How likely the model found the chosen token, before all processing, and the likeliest."""
+
+    logprob: float
+    top: tuple[Alternative, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One generation.
@@ -21,7 +59,8 @@ class EngineRequest:
     first token made here has position `len(delivered)`. `max_tokens` counts the whole answer.
     Generation ends before a token in `stop_ids`, which is not emitted. `client` names who asks, or
     is empty for the node itself: clients share the engine evenly, and none can tell from the time
-    an answer takes what another one asked.
+    an answer takes what another one asked. With a `matcher`, tokens are chosen among those that it
+    allows.
     """
 
     request_id: str
@@ -30,16 +69,21 @@ class EngineRequest:
     sampling: Sampling
     stop_ids: frozenset[int]
     delivered: tuple[int, ...] = ()
+    matcher: Matcher | None = None
     client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A token of a request; `position` counts from 0 over the whole answer."""
+    """A token of a request; `position` counts from 0 over the whole answer.
+
+    `likelihood` is there if the request's sampling asks for it.
+    """
 
     request_id: str
     position: int
     token_id: int
+    likelihood: TokenLikelihood | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from node.engine.base import EngineRequest, EngineStatistics, StepOutput
-from node.engine.scheduler import Scheduler, SchedulerLimits
+from node.engine.base import EngineRequest, EngineStatistics, StepOutput, TokenLikelihood
+from node.engine.outputs import with_likelihoods
+from node.engine.scheduler import Scheduler, SchedulerLimits, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ def fake_token(prompt: Sequence[int], position: int, seed: int, vocabulary_size:
 class FakeEngine:
     """Deterministic; the same prompt gets the same answer from every instance.
 
-    Like a real model it resumes exactly, and a seed matters only when the temperature is not 0.
+    Like a real model it resumes exactly, and a seed matters only when the temperature is not 0. It
+    is always sure, whatever penalties and matchers say.
     """
 
     def __init__(self, options: FakeOptions) -> None:
@@ -73,7 +75,8 @@ class FakeEngine:
                 for item in work
                 if item.wants_token
             ]
-            outputs += self._scheduler.advance(work, tokens)
+            sure = _sure_of(work)
+            outputs += with_likelihoods(self._scheduler.advance(work, tokens), sure)
         return outputs
 
     @property
@@ -92,3 +95,11 @@ class FakeEngine:
     def _token(self, request: EngineRequest, position: int) -> int:
         seed = request.sampling.seed if request.sampling.temperature > 0 else -1
         return fake_token(request.prompt, position, seed, self._options.vocabulary_size)
+
+
+def _sure_of(work: Sequence[Work]) -> dict[tuple[str, int], TokenLikelihood]:
+    return {
+        (item.sequence.request.request_id, item.sequence.answer_length): TokenLikelihood(0.0, ())
+        for item in work
+        if item.wants_token and item.sequence.request.sampling.logprobs is not None
+    }

@@ -42,9 +42,8 @@ def _surprise(model: LlamaModel, ids: Sequence[int]) -> float:
     total = 0.0
     for start in range(0, len(ids), _STEP):
         stop = min(start + _STEP, len(ids))
-        batch = build_batch(
-            [Chunk(ids[start:stop], start, range(pages_for(len(ids))), True)], model.dtype
-        )
+        chunk = Chunk(ids[start:stop], start, pages, wants_logits=True)
+        batch = build_batch([chunk], model.dtype)
         logits = model.forward(replace(batch, logit_rows=torch.arange(stop - start)), cache)
         following = torch.tensor(ids[start + 1 : stop + 1])
         known = logits[: len(following)].log_softmax(dim=-1)

@@ -30,8 +30,9 @@ def uniform(seed: int, position: int) -> float:
 def choose(logits: Tensor, sampling: Sampling, position: int) -> int:
     """The id of the token at `position` of an answer, from `logits` [vocabulary], fp32.
 
-    Temperature, then `top_k`, then `top_p`, as in Hugging Face's `generate`. Tokens exactly as
-    likely as the last one kept are kept too, so that the result never depends on a sort's order.
+    Temperature, then `top_k`, then `top_p`, then `min_p`, as in Hugging Face's `generate`. Tokens
+    exactly as likely as the last one kept are kept too, so that the result never depends on a
+    sort's order. What comes before (constraint, bias, penalties) has been done to `logits`.
     """
     if sampling.temperature == 0:
         return int(logits.argmax())
@@ -41,6 +42,9 @@ def choose(logits: Tensor, sampling: Sampling, position: int) -> int:
         _keep_top_k(weights, sampling.top_k)
     if sampling.top_p < 1:
         _keep_top_p(weights, sampling.top_p)
+    if sampling.min_p > 0:
+        # The likeliest weighs 1 and is never cut, so this is relative to it.
+        weights.masked_fill_(weights < sampling.min_p, 0.0)
     cumulative = weights.cumsum(0)
     point = uniform(sampling.seed, position) * float(cumulative[-1])
     # right=True: a token of weight zero has no interval and can never be drawn.

@@ -14,8 +14,9 @@ from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.errors import EngineFailed
 from node.engine.model import LlamaModel
-from node.engine.sampling import choose
+from node.engine.outputs import with_likelihoods
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.selection import Selection, is_plain, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class TorchEngine:
         work = self._scheduler.schedule()
         if work:
             logits = self._run(work)
-            tokens = _sample(logits, [item for item in work if item.wants_token])
-            outputs += self._scheduler.advance(work, tokens)
+            chosen = _sample(logits, [item for item in work if item.wants_token])
+            outputs += _advance(self._scheduler, work, chosen)
         return outputs
 
     @property
@@ -117,7 +118,7 @@ class TorchEngine:
         return self._model.forward(build_batch(chunks, self._model.dtype), self._cache)
 
 
-def _sample(logits: Tensor, work: Sequence[Work]) -> list[int]:
+def _sample(logits: Tensor, work: Sequence[Work]) -> list[Selection]:
     """One token for each row of `logits` [rows, vocabulary]; greedy rows are taken at once."""
     if not work:
         return []
@@ -125,9 +126,24 @@ def _sample(logits: Tensor, work: Sequence[Work]) -> list[int]:
     # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
     if not bool(torch.isfinite(best).all()):
         raise EngineFailed("The model's output is not a number: its weights may be damaged.")
-    chosen: list[int] = tokens.tolist()
+    chosen = [Selection(token_id) for token_id in tokens.tolist()]
     for row, item in enumerate(work):
-        sampling = item.sequence.request.sampling
-        if sampling.temperature > 0:
-            chosen[row] = choose(logits[row], sampling, item.sequence.answer_length)
+        request = item.sequence.request
+        if not is_plain(request):
+            answer = item.sequence.tokens[len(request.prompt) :]
+            chosen[row] = select(logits[row], request, answer)
     return chosen
+
+
+def _advance(
+    scheduler: Scheduler, work: Sequence[Work], chosen: Sequence[Selection]
+) -> list[StepOutput]:
+    """`Scheduler.advance`, and the likelihoods on the tokens of those who asked."""
+    wanting = [item.sequence for item in work if item.wants_token]
+    found = {
+        (sequence.request.request_id, sequence.answer_length): selection.likelihood
+        for sequence, selection in zip(wanting, chosen, strict=True)
+        if selection.likelihood is not None
+    }
+    outputs = scheduler.advance(work, [selection.token_id for selection in chosen])
+    return with_likelihoods(outputs, found)

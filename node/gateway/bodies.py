@@ -17,6 +17,10 @@ from protocols import limits
 BodyT = TypeVar("BodyT", bound=Struct)
 
 Count = Annotated[int, Meta(ge=1, le=limits.TOKENS_MAX)]
+ConstraintText = Annotated[str, Meta(min_length=1, max_length=limits.CONSTRAINT_BYTES_MAX)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)]
 StopText = Annotated[str, Meta(min_length=1, max_length=limits.STOP_STRING_BYTES_MAX)]
 
 
@@ -27,13 +31,59 @@ class Part(Struct, frozen=True):
     text: str | None = None
 
 
+class CalledBody(Struct, frozen=True):
+    """Which function an earlier turn called; `arguments` is JSON as text."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    arguments: Annotated[str, Meta(max_length=limits.TOOLS_BYTES_MAX)] = "{}"
+
+
+class ToolCallBody(Struct, frozen=True):
+    """A call in an earlier turn."""
+
+    function: CalledBody
+    id: Annotated[str, Meta(max_length=256)] = ""
+    type: Literal["function"] = "function"
+
+
 class MessageBody(Struct, frozen=True):
     """One turn of a conversation as clients send it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[Part, ...] | None = None
-    tool_calls: object = None
+    tool_calls: (
+        Annotated[tuple[ToolCallBody, ...], Meta(max_length=limits.TOOL_CALLS_MAX)] | None
+    ) = None
+    tool_call_id: Annotated[str, Meta(max_length=256)] | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
     function_call: object = None
+
+
+class FunctionBody(Struct, frozen=True):
+    """A function that may be called, as far as it is looked at here."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class ToolBody(Struct, frozen=True):
+    """A tool that may be called, as far as it is looked at here."""
+
+    function: FunctionBody
+    type: Literal["function"] = "function"
+
+
+class JsonSchemaBody(Struct, frozen=True):
+    """A schema and what it is called."""
+
+    schema: dict[str, object]
+    name: str | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """What an answer must look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaBody | None = None
 
 
 class StreamOptions(Struct, frozen=True):
@@ -43,13 +93,18 @@ class StreamOptions(Struct, frozen=True):
 
 
 class DslmBody(Struct, frozen=True):
-    """dslm's own part of a request; `budget` is in seconds for the whole answer."""
+    """dslm's own part of a request; `budget` is in seconds for the whole answer.
+
+    The whole answer matches `regex`, or follows `grammar` (llguidance's dialect of Lark).
+    """
 
     route: str | None = None
     swarm: Annotated[str, Meta(min_length=1, max_length=96)] | None = None
     node: Annotated[str, Meta(min_length=1, max_length=96)] | None = None
     budget: Annotated[float, Meta(gt=0, le=limits.DEADLINE_SECONDS_MAX)] | None = None
     return_token_ids: bool | None = None
+    regex: ConstraintText | None = None
+    grammar: ConstraintText | None = None
 
 
 class CommonBody(Struct, frozen=True, kw_only=True):
@@ -62,6 +117,11 @@ class CommonBody(Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, Bias], Meta(max_length=limits.LOGIT_BIASES_MAX)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: (
         StopText | Annotated[tuple[StopText, ...], Meta(max_length=limits.STOP_STRINGS_MAX)] | None
@@ -76,12 +136,19 @@ class ChatBody(CommonBody, frozen=True, kw_only=True):
         tuple[MessageBody, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
     ]
     max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[tuple[dict[str, object], ...], Meta(max_length=limits.TOOLS_MAX)] | None = None
+    tool_choice: object = None
+    parallel_tool_calls: bool | None = None
 
 
 class CompletionBody(CommonBody, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
     prompt: str | tuple[object, ...]
+    logprobs: TopLogprobs | None = None
 
 
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -94,11 +161,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "response_format": ({"type": "text"},),
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "logit_bias": ({},),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
@@ -106,7 +168,9 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "echo": (False,),
     "suffix": ("",),
 }
-"""Fields that would change the answer, with the values (besides null) that ask for nothing."""
+"""Fields that would change the answer, with the values (besides null) that ask for nothing.
+
+Those that a body has as fields are its own business."""
 
 _AT = re.compile(r"^(?P<text>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$")
@@ -120,16 +184,16 @@ def decode_body(data: bytes, shape: type[BodyT]) -> BodyT:
         raise BadRequest(f"The request body is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):
         raise BadRequest("The request body must be a JSON object.")
-    _refuse_unsupported(fields)
+    _refuse_unsupported(fields, frozenset(shape.__struct_fields__))
     try:
         return msgspec.convert(fields, shape)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
 
 
-def _refuse_unsupported(fields: Mapping[object, object]) -> None:
+def _refuse_unsupported(fields: Mapping[object, object], known: frozenset[str]) -> None:
     for name, neutral in _NEUTRAL.items():
-        value = fields.get(name)
+        value = None if name in known else fields.get(name)
         if value is not None and not _is_neutral(value, neutral):
             raise UnsupportedParameter(
                 f"{name!r} is not supported by this version of dslm. Please leave it out.", name

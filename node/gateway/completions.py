@@ -9,8 +9,9 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from node.gateway.answers import AnswerSender
+from node.gateway.logprobs import TextLogprobs, TextLogprobsMaker
 from node.gateway.requests import RequestReader, Wanted
-from node.gateway.tally import Report, Tally, Usage
+from node.gateway.tally import Piece, Report, Tally, Usage
 
 
 class TextChoice(Struct, frozen=True):
@@ -19,7 +20,7 @@ class TextChoice(Struct, frozen=True):
     text: str
     finish_reason: Literal["stop", "length"] | None
     index: int = 0
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
 
 
 class TextCompletion(Struct, frozen=True, kw_only=True):
@@ -42,6 +43,7 @@ class CompletionShape:
         self._id = f"cmpl-{wanted.ask.request_id.removeprefix('req_')}"
         self._created = created
         self._include_usage = wanted.include_usage
+        self._logprobs = None if wanted.ask.sampling.logprobs is None else TextLogprobsMaker()
 
     def whole(self, tally: Tally) -> TextCompletion:
         """The body of an answer that is not streamed."""
@@ -49,7 +51,7 @@ class CompletionShape:
             id=self._id,
             created=self._created,
             model=tally.specialist,
-            choices=(TextChoice(tally.text, tally.completed.reason),),
+            choices=(self._choice(tally.whole, tally.completed.reason),),
             usage=tally.usage(),
             dslm=tally.report(),
         )
@@ -58,9 +60,9 @@ class CompletionShape:
         """Nothing: completions have no roles."""
         return ()
 
-    def piece(self, tally: Tally, text: str) -> TextCompletion:
+    def pieces(self, tally: Tally, piece: Piece) -> tuple[TextCompletion, ...]:
         """A chunk with more text."""
-        return self._chunk(tally, (TextChoice(text, None),))
+        return (self._chunk(tally, (self._choice(piece, None),)),)
 
     def closing(self, tally: Tally) -> tuple[TextCompletion, ...]:
         """The chunk with the finish reason and dslm's report, then usage if it was asked for."""
@@ -68,6 +70,10 @@ class CompletionShape:
         if not self._include_usage:
             return (last,)
         return (last, self._chunk(tally, (), usage=tally.usage()))
+
+    def _choice(self, piece: Piece, reason: Literal["stop", "length"] | None) -> TextChoice:
+        made = self._logprobs.make(piece.logprobs) if self._logprobs else None
+        return TextChoice(piece.text, reason, logprobs=made)
 
     def _chunk(
         self,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
 from node.gateway.sse import DONE, PING, EventStream, data_frame
-from node.gateway.tally import Tally
+from node.gateway.tally import Piece, Tally
 
 
 class Shape(Protocol):
@@ -23,8 +23,8 @@ class Shape(Protocol):
         """The chunks before the text."""
         ...
 
-    def piece(self, tally: Tally, text: str) -> Struct:
-        """A chunk with more text."""
+    def pieces(self, tally: Tally, piece: Piece) -> tuple[Struct, ...]:
+        """The chunks that more text makes; none while it may become something else."""
         ...
 
     def closing(self, tally: Tally) -> tuple[Struct, ...]:
@@ -99,14 +99,14 @@ class Outlet:
 
     async def tell(self, event: Delta | Completed) -> None:
         """Send the text that `event` adds, and all that ends the answer if it is the last."""
-        text = self._tally.add(event)
+        piece = self._tally.add(event)
         await self.start()
         frames = []
         if not self._is_open:
             self._is_open = True
             frames += [data_frame(chunk) for chunk in self._shape.opening(self._tally)]
-        if text:
-            frames.append(data_frame(self._shape.piece(self._tally, text)))
+        if piece.text:
+            frames += [data_frame(chunk) for chunk in self._shape.pieces(self._tally, piece)]
         if self._tally.is_complete:
             frames += [data_frame(chunk) for chunk in self._shape.closing(self._tally)]
             frames.append(DONE)

@@ -4,7 +4,7 @@ Knows OpenAI's fields and the coordinator's values; must not know how an answer 
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -21,11 +21,12 @@ from node.gateway.bodies import (
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import BadRequest, PromptTooLong, UnsupportedParameter
 from node.gateway.swarm_choice import ReadersCode, choose_swarm, readers_code
+from node.gateway.wishes import Tools, biases_of, constraint_of, logprobs_of, tools_of
 from node.state import NodeView, SwarmReaders
 from protocols import limits
 from protocols.errors import ProtocolError
 from protocols.ids import PeerId, RequestId, parse_peer_id
-from protocols.messages.ask import Chat, ChatMessage, Prompt, Sampling, Text
+from protocols.messages.ask import Chat, ChatMessage, Prompt, Sampling, Text, ToolCall
 
 COMPLETION_TOKENS = 16
 """What OpenAI's completions endpoint makes when `max_tokens` is absent."""
@@ -44,6 +45,7 @@ class Wanted:
     return_token_ids: bool
     readers: ReadersCode
     """Who can read the prompt."""
+    tools: Tools = field(default_factory=Tools)
 
 
 class RequestReader:
@@ -60,9 +62,11 @@ class RequestReader:
         messages = tuple(
             _message(message, f"messages[{index}]") for index, message in enumerate(body.messages)
         )
-        _check_size(sum(len(message.content.encode()) for message in messages), "messages")
+        _check_size(sum(map(_size, messages)), "messages")
         max_tokens = body.max_completion_tokens or body.max_tokens or 0
-        return self._wanted(request, body, Chat(messages), max_tokens)
+        tools = tools_of(body)
+        wanted = self._wanted(request, body, Chat(messages, tools.text), max_tokens)
+        return replace(wanted, tools=tools)
 
     async def completion(self, request: web.Request) -> Wanted:
         """The body of `POST /v1/completions`."""
@@ -88,6 +92,7 @@ class RequestReader:
             route=route,
             node=self._peer(own.node, swarm.name) if own.node else None,
             swarm=swarm.name,
+            constraint=constraint_of(body),
         )
         return Wanted(
             ask=ask,
@@ -110,6 +115,12 @@ class RequestReader:
             top_k=max(0, body.top_k or 0),
             top_p=1.0 if body.top_p is None else max(_TOP_P_MIN, body.top_p),
             seed=self._rng.getrandbits(32) if body.seed is None else body.seed & (2**63 - 1),
+            min_p=body.min_p or 0.0,
+            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            logit_bias=biases_of(body),
+            logprobs=logprobs_of(body),
         )
 
     def _peer(self, name: str, swarm: str) -> PeerId:
@@ -128,16 +139,31 @@ class RequestReader:
 
 
 def _message(body: MessageBody, path: str) -> ChatMessage:
-    if body.tool_calls or body.function_call:
+    if body.function_call:
         raise UnsupportedParameter(
-            "Tool calls are not supported by this version of dslm.", f"{path}.tool_calls"
+            "'function_call' is not supported: use 'tool_calls'.", f"{path}.function_call"
         )
     role = "system" if body.role == "developer" else body.role
     if body.content is None and role != "assistant":
         raise BadRequest(
             f"Invalid value for '{path}.content': expected text, got null.", f"{path}.content"
         )
-    return ChatMessage(role, _content(body, f"{path}.content"))
+    return ChatMessage(
+        role,
+        _content(body, f"{path}.content"),
+        tuple(
+            ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in body.tool_calls or ()
+        ),
+        body.tool_call_id or "",
+        # Others' names are left out, as before: templates that know them are rare.
+        (body.name or "") if role == "tool" else "",
+    )
+
+
+def _size(message: ChatMessage) -> int:
+    calls = sum(len(call.name) + len(call.arguments.encode()) for call in message.tool_calls)
+    return len(message.content.encode()) + calls
 
 
 def _content(body: MessageBody, path: str) -> str:

@@ -3,11 +3,14 @@
 Knows the coordinator's events; must not know any endpoint's shape.
 """
 
+from dataclasses import dataclass
+
 from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.answer import AnswerEvent, Completed, Delta, Resumed, Routed, Waiting
 from node.gateway.errors import SourceFailed
 from node.gateway.requests import Wanted
+from protocols.messages.ask import Likelihood
 
 
 class Usage(Struct, frozen=True):
@@ -42,6 +45,14 @@ class Report(Struct, frozen=True):
     token_ids: tuple[int, ...] | UnsetType = UNSET
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Visible text, and how likely the tokens were that it comes from if the request asked."""
+
+    text: str = ""
+    logprobs: tuple[Likelihood, ...] = ()
+
+
 class Tally:
     """Adds up the events of one answer."""
 
@@ -51,13 +62,18 @@ class Tally:
         self._resumed = 0
         self._ids: list[int] = []
         self._texts: list[str] = []
+        self._logprobs: list[Likelihood] = []
+        self._unseen: list[Likelihood] = []
         self._completed: Completed | None = None
         self.specialist: str = wanted.ask.model
         """Who answers; until it is known, the model that was asked for."""
         self.peer = ""
 
-    def add(self, event: AnswerEvent) -> str:
-        """Take in `event`; the visible text that it adds."""
+    def add(self, event: AnswerEvent) -> Piece:
+        """Take in `event`; the visible text that it adds.
+
+        Tokens whose text is held back are told of with the text that shows it, or not at all.
+        """
         match event:
             case Routed():
                 self.specialist, self.peer, self._why = event.specialist, event.peer, event.why
@@ -66,6 +82,7 @@ class Tally:
                 self._resumed += 1
             case Delta():
                 self._ids += event.ids
+                self._unseen += event.logprobs
                 return self._add_text(event.text)
             case Completed():
                 self.specialist = event.specialist
@@ -73,11 +90,16 @@ class Tally:
                 return self._add_text(event.text)
             case Waiting():
                 pass
-        return ""
+        return Piece()
 
-    def _add_text(self, text: str) -> str:
+    def _add_text(self, text: str) -> Piece:
+        if not text:
+            return Piece()
         self._texts.append(text)
-        return text
+        self._logprobs += self._unseen
+        piece = Piece(text, tuple(self._unseen))
+        self._unseen.clear()
+        return piece
 
     @property
     def is_complete(self) -> bool:
@@ -95,6 +117,11 @@ class Tally:
     def text(self) -> str:
         """All visible text so far."""
         return "".join(self._texts)
+
+    @property
+    def whole(self) -> Piece:
+        """All visible text so far, as one piece."""
+        return Piece(self.text, tuple(self._logprobs))
 
     def headers(self) -> dict[str, str]:
         """Who answers, as far as it is known, and who can read the prompt."""

@@ -13,6 +13,7 @@ import jinja2
 
 from node.hosting.template_budget import Budget, OverBudget, formatted_length
 from node.hosting.template_sandbox import BoundedEnvironment
+from node.hosting.template_turns import parse_tools, turn_of
 from protocols.errors import ModelFileError, Unsupported
 from protocols.messages.ask import ChatMessage
 
@@ -37,6 +38,21 @@ _RENDERING_FAULTS = (
 )
 
 _PROBE = (ChatMessage("user", "Hi"),)
+_PROBE_NAME = "dslm_probe"
+_PROBE_TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": _PROBE_NAME,
+                "description": "",
+                "parameters": {"type": "object", "properties": {}},
+            },
+        }
+    ]
+)
+_CHARACTERS_PER_TURN = 200
+"""So much of the tools' text counts as one turn when work is paid for."""
 _SOURCE_CHARACTERS_MAX = 256 * 1024
 """Compiling takes time and memory in proportion; the longest known has 30,000."""
 
@@ -64,24 +80,44 @@ class ChatTemplate:
                 f"The model's chat template is damaged: {str(error)[:200]}."
             ) from error
         self._probe()
+        self._knows_tools = self._tells_tools()
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(self, messages: Sequence[ChatMessage], tools: str = "") -> str:
         """The conversation up to where the assistant speaks next.
 
-        `Unsupported` when the template refuses it, for instance for two turns of one role, or when
-        it would compute too much: a rendering takes about a second at the very most.
+        `tools` is a JSON array as text, of tools as OpenAI describes them. `Unsupported` when the
+        template refuses the conversation, for instance for two turns of one role; when it knows no
+        tools; or when it would compute too much: a rendering takes about a second at the very most.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        budget = Budget(sum(len(message.content) for message in messages), len(messages))
+        if tools and not self._knows_tools:
+            raise Unsupported("'tools' are not known to this model: its chat template has none.")
+        return self._render(messages, tools)
+
+    def _render(self, messages: Sequence[ChatMessage], tools: str) -> str:
+        given = {"tools": parse_tools(tools)} if tools else {}
+        turns = [turn_of(message) for message in messages]
+        calls = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+        extra = len(tools) + calls
+        budget = Budget(
+            sum(len(message.content) for message in messages) + extra,
+            len(messages) + extra // _CHARACTERS_PER_TURN,
+        )
         try:
             with self._environment.spending(budget):
                 return self._template.render(
-                    messages=turns, add_generation_prompt=True, **self._special_tokens
+                    messages=turns, add_generation_prompt=True, **given, **self._special_tokens
                 )
         except _RENDERING_FAULTS as error:
             raise Unsupported(
                 f"The model's chat template cannot take this conversation: {str(error)[:200]}"
             ) from error
+
+    def _tells_tools(self) -> bool:
+        """Whether a tool's name comes out when there is one."""
+        try:
+            return _PROBE_NAME in self._render(_PROBE, _PROBE_TOOLS)
+        except Unsupported:
+            return False
 
     def _probe(self) -> None:
         """A template that overspends on one word is made to do harm: better told at the start."""

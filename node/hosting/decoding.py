@@ -53,30 +53,46 @@ def _special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(token_id for token_id, token in added.items() if token.special)
 
 
-class _ByteLevelDecoder:
-    """For vocabularies in which every token is a string of bytes: constant work for each id."""
+class Spellings:
+    """What each id of a tokenizer adds to the text, as bytes; nothing for control tokens.
+
+    Exact for vocabularies in which every token is a string of bytes; for others as in the middle of
+    a text (at its beginning a space may be dropped).
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._special = _special_ids(tokenizer)
-        self._spelling = byte_spelling()
-        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        is_byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
+        self._alphabet = byte_spelling() if is_byte_level else None
 
-    def push(self, token_id: int) -> str:
-        return self._characters.decode(self._bytes_of(token_id))
-
-    def flush(self) -> str:
-        return self._characters.decode(b"", final=True)
-
-    def _bytes_of(self, token_id: int) -> bytes:
+    def of(self, token_id: int) -> bytes:
+        """Empty also for an id that is none."""
         token = None if token_id in self._special else self._tokenizer.id_to_token(token_id)
         if token is None:
             return b""
+        if self._alphabet is None:
+            is_byte = _BYTE_TOKEN.fullmatch(token)
+            return bytes([int(token[3:5], 16)]) if is_byte else token.replace("▁", " ").encode()
         try:
-            return bytes(self._spelling[character] for character in token)
+            return bytes(self._alphabet[character] for character in token)
         except KeyError:
             # An added token is spelled as itself, not in the byte alphabet.
             return token.encode()
+
+
+class _ByteLevelDecoder:
+    """For vocabularies in which every token is a string of bytes: constant work for each id."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._spellings = Spellings(tokenizer)
+        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        return self._characters.decode(self._spellings.of(token_id))
+
+    def flush(self) -> str:
+        return self._characters.decode(b"", final=True)
 
 
 class _WindowDecoder:

@@ -9,13 +9,23 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 
-from node.engine.base import Ended, EngineRequest, FinishReason, Generated, StepOutput
+from node.engine.base import (
+    Ended,
+    EngineRequest,
+    FinishReason,
+    Generated,
+    Matcher,
+    StepOutput,
+)
 from node.services.admission import Admission, Quotas
+from node.services.likelihoods import likelihoods_of
+from node.services.matching import Matching, check_matcher
 from node.services.ports import Generation, ServedModel
 from node.services.text import AnswerText
 from node.services.turn import Turn
 from protocols import limits
 from protocols.errors import DeadlineExceeded, NotHere, TooLong
+from protocols.features import features_of
 from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import (
     Accepted,
@@ -60,6 +70,7 @@ class AskService:
         self._clock = clock
         self._allowance = allowance
         self._quotas = Quotas()
+        self._matching = Matching()
         self._inside = 0
         self._admission = {
             name: Admission(model.slots, WAITING_PER_SLOT * model.slots)
@@ -110,7 +121,9 @@ class AskService:
             max_tokens = _room(
                 model.context_length, len(prompt), ask, allowed.tokens if allowed else 0
             )
-            async with aclosing(self._admitted(model, ask, prompt, max_tokens, peer)) as messages:
+            matcher = await self._matching.matcher(model.tokenizer, ask)
+            question = _Question(ask, prompt, max_tokens, matcher)
+            async with aclosing(self._admitted(model, question, peer)) as messages:
                 async for message in messages:
                     yield message
 
@@ -123,19 +136,19 @@ class AskService:
         return self._quotas.one(peer, allowed.answers, admission.retry_after())
 
     async def _admitted(
-        self,
-        model: ServedModel,
-        ask: Ask,
-        prompt: tuple[int, ...],
-        max_tokens: int,
-        peer: PeerId | None,
+        self, model: ServedModel, question: "_Question", peer: PeerId | None
     ) -> AsyncGenerator[ServerMessage, None]:
         turn = Turn(self._admission[model.specialist], peer or "", self._clock)
         self._inside += 1
         self._idle.clear()
         try:
-            yield Accepted(len(prompt), model.context_length, model.model_digest)
-            run = _Run(model, ask, prompt, max_tokens, turn, self._clock)
+            yield Accepted(
+                len(question.prompt),
+                model.context_length,
+                model.model_digest,
+                features_of(question.ask),
+            )
+            run = _Run(model, question, turn, self._clock)
             async with aclosing(run.messages()) as messages:
                 async for message in messages:
                     if isinstance(message, Tokens):
@@ -159,10 +172,11 @@ async def _next_within(generation: Generation, seconds: float) -> StepOutput | N
 
 async def _tokenise(model: ServedModel, ask: Ask) -> tuple[int, ...]:
     match ask.prompt:
-        case Chat(messages=messages):
-            if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
-                return await asyncio.to_thread(model.tokenizer.encode_chat, messages)
-            return model.tokenizer.encode_chat(messages)
+        case Chat(messages=messages, tools=tools):
+            length = len(tools) + sum(len(message.content) for message in messages)
+            if length > _LONG_PROMPT_CHARACTERS:
+                return await asyncio.to_thread(model.tokenizer.encode_chat, messages, tools)
+            return model.tokenizer.encode_chat(messages, tools)
         case Text(text=text):
             if len(text) > _LONG_PROMPT_CHARACTERS:
                 return await asyncio.to_thread(model.tokenizer.encode_text, text)
@@ -182,22 +196,25 @@ def _room(context_length: int, prompt_tokens: int, ask: Ask, tokens_max: int) ->
     return asked or min(fitting, limits.TOKENS_MAX)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An `Ask`, made ready for one model; `max_tokens` are as many as it will get."""
+
+    ask: Ask
+    prompt: tuple[int, ...]
+    max_tokens: int
+    matcher: Matcher | None
+
+
 class _Run:
     """One generation from the engine's first output to `Finished`."""
 
-    def __init__(
-        self,
-        model: ServedModel,
-        ask: Ask,
-        prompt: tuple[int, ...],
-        max_tokens: int,
-        turn: Turn,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, model: ServedModel, question: _Question, turn: Turn, clock: Clock) -> None:
         self._model = model
-        self._ask = ask
-        self._prompt = prompt
-        self._max_tokens = max_tokens
+        self._ask = ask = question.ask
+        self._prompt = question.prompt
+        self._max_tokens = question.max_tokens
+        self._matcher = question.matcher
         self._turn = turn
         self._clock = clock
         self._text = AnswerText(model.tokenizer.decoder(), ask.stop)
@@ -238,6 +255,7 @@ class _Run:
                         yield self._last_word(generation, "stop")
                         return
                 case Ended(reason=reason):
+                    check_matcher(self._matcher)
                     yield self._last_word(generation, reason)
                     return
 
@@ -252,7 +270,12 @@ class _Run:
         if self._first_token is None:
             self._first_token = self._clock.monotonic()
         self._completed = output.position + 1
-        return Tokens(output.position, (output.token_id,), self._text.push(output.token_id))
+        return Tokens(
+            output.position,
+            (output.token_id,),
+            self._text.push(output.token_id),
+            likelihoods_of(output, self._model.tokenizer),
+        )
 
     def _last_word(self, generation: Generation, reason: FinishReason) -> Finished:
         """The engine is done: whoever waits need not wait for this client to read."""
@@ -283,4 +306,5 @@ class _Run:
             self._model.tokenizer.stop_ids,
             self._ask.delivered,
             client=self._turn.peer,
+            matcher=self._matcher,
         )

@@ -6,9 +6,9 @@ Knows no torch; `node.hosting.hosted` is the real thing, `tests` use one on the 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from node.engine.base import EngineRequest, StepOutput
+from node.engine.base import EngineRequest, Matcher, StepOutput
 from protocols.ids import PeerId, SpecialistId
-from protocols.messages.ask import Ask, ChatMessage, ServerMessage
+from protocols.messages.ask import Ask, ChatMessage, Constraint, ServerMessage
 
 
 class PeerAnswerer(Protocol):
@@ -39,10 +39,11 @@ class Tokenizer(Protocol):
         """Ids that end an answer."""
         ...
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode_chat(self, messages: Sequence[ChatMessage], tools: str = "") -> tuple[int, ...]:
         """The conversation in the model's template, ready for the assistant's turn.
 
-        `Unsupported` if the model has no template or the template refuses the conversation.
+        `tools` is a JSON array as text. `Unsupported` if the model has no template, or one that
+        refuses the conversation or knows no tools.
         """
         ...
 
@@ -52,6 +53,17 @@ class Tokenizer(Protocol):
 
     def decoder(self) -> IncrementalDecoder:
         """For one answer, from its first id on."""
+        ...
+
+    def spelling(self, token_id: int) -> bytes:
+        """What an id adds to the text, in UTF-8 or a part of it; empty for control tokens."""
+        ...
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """For one answer under `constraint`. May take a second; may be called in any thread.
+
+        `Unsupported` if the constraint means nothing, or is too complex.
+        """
         ...
 
 

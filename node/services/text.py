@@ -41,14 +41,23 @@ class AnswerText:
         return released if self.stopped else released + rest
 
     def _release(self) -> str:
-        ends = [at for text in self._stop if (at := self._held.find(text)) >= 0]
-        if ends:
+        start = self._stop_start()
+        if start is not None:
             self.stopped = True
-            released, self._held = self._held[: min(ends)], ""
+            released, self._held = self._held[:start], ""
             return released
         safe = len(self._held) - self._possible_stop_length()
         released, self._held = self._held[:safe], self._held[safe:]
         return released
+
+    def _stop_start(self) -> int | None:
+        """Where the stop string begins that ends first, of several the longest.
+
+        That is the one that would be seen first if letters came one by one: where the text ends
+        must not depend on how it is cut into tokens.
+        """
+        found = [(at + len(text), at) for text in self._stop if (at := self._held.find(text)) >= 0]
+        return min(found)[1] if found else None
 
     def _possible_stop_length(self) -> int:
         """Length of the longest end of the held text that may become a stop string."""

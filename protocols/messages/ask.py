@@ -15,21 +15,38 @@ Length = Annotated[int, Meta(ge=0, le=2**31)]
 """Tokens of a prompt or a context, which may be longer than any answer."""
 Seconds = Annotated[float, Meta(ge=0, le=limits.DEADLINE_SECONDS_MAX)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+LOGPROB_MIN = -9_999.0
+"""Stands for everything less likely: JSON has no infinity."""
+
+
+class ToolCall(Struct, frozen=True):
+    """A tool that an earlier turn called; `arguments` is a JSON object as text."""
+
+    id: Annotated[str, Meta(max_length=256)]
+    name: Annotated[str, Meta(max_length=256)]
+    arguments: Annotated[str, Meta(max_length=limits.TOOLS_BYTES_MAX)]
 
 
 class ChatMessage(Struct, frozen=True):
-    """One turn of a conversation."""
+    """One turn of a conversation. `tool_call_id` and `name` say what a tool's turn answers."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+    tool_calls: Annotated[tuple[ToolCall, ...], Meta(max_length=limits.TOOL_CALLS_MAX)] = ()
+    tool_call_id: Annotated[str, Meta(max_length=256)] = ""
+    name: Annotated[str, Meta(max_length=256)] = ""
 
 
 class Chat(Struct, frozen=True, tag="chat"):
-    """A conversation; the serving peer applies the model's own chat template."""
+    """A conversation; the serving peer applies the model's own chat template.
+
+    `tools` is a JSON array as text: the tools that may be called, as OpenAI describes them.
+    """
 
     messages: Annotated[
         tuple[ChatMessage, ...], Meta(min_length=1, max_length=limits.CHAT_MESSAGES_MAX)
     ]
+    tools: Annotated[str, Meta(max_length=limits.TOOLS_BYTES_MAX)] = ""
 
 
 class Text(Struct, frozen=True, tag="text"):
@@ -41,17 +58,61 @@ class Text(Struct, frozen=True, tag="text"):
 Prompt = Chat | Text
 
 
+class LogitBias(Struct, frozen=True):
+    """What is added to one token's logit before anything else."""
+
+    token: TokenId
+    bias: Annotated[float, Meta(ge=-100, le=100)]
+
+
 class Sampling(Struct, frozen=True):
     """How the next token is chosen from the logits.
 
-    `temperature` 0 is greedy. The random number of position p is a function of (`seed`, p) alone,
-    so another peer that takes over at p draws the same one.
+    In this order: `logit_bias`; `repetition_penalty` (of what stands in prompt or answer);
+    `frequency_penalty` and `presence_penalty` (of what stands in the answer, delivered ids
+    included); then, unless `temperature` is 0 (greedy), temperature, `top_k`, `top_p` and `min_p`.
+    A constraint comes before all of them.
+
+    The random number of position p is a function of (`seed`, p) alone, so another peer that takes
+    over at p draws the same one.
+
+    `logprobs` asks for the likelihood of each token, and for that many of the likeliest beside it.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     top_k: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    logit_bias: Annotated[tuple[LogitBias, ...], Meta(max_length=limits.LOGIT_BIASES_MAX)] = ()
+    logprobs: Annotated[int, Meta(ge=0, le=limits.LOGPROBS_MAX)] | None = None
+
+
+_ConstraintText = Annotated[str, Meta(min_length=1, max_length=limits.CONSTRAINT_BYTES_MAX)]
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema"):
+    """The answer is JSON that the schema (JSON as text) describes."""
+
+    schema: _ConstraintText
+
+
+class Grammar(Struct, frozen=True, tag="grammar"):
+    """The answer follows a grammar in llguidance's dialect of Lark."""
+
+    lark: _ConstraintText
+
+
+class RegularExpression(Struct, frozen=True, tag="regex"):
+    """The whole answer matches a regular expression, in the syntax of Rust's regex crate."""
+
+    pattern: _ConstraintText
+
+
+Constraint = JsonSchema | Grammar | RegularExpression
 
 
 class Ask(Struct, frozen=True, tag="ask"):
@@ -75,6 +136,7 @@ class Ask(Struct, frozen=True, tag="ask"):
         Meta(max_length=limits.STOP_STRINGS_MAX),
     ] = ()
     delivered: Annotated[tuple[TokenId, ...], Meta(max_length=limits.TOKENS_MAX)] = ()
+    constraint: Constraint | None = None
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -82,11 +144,16 @@ class Cancel(Struct, frozen=True, tag="cancel"):
 
 
 class Accepted(Struct, frozen=True, tag="accepted"):
-    """Server, first message of a yes. `model_digest` names the weights that answer."""
+    """Server, first message of a yes. `model_digest` names the weights that answer.
+
+    `honours` names those features of the `Ask` that came after the protocol's first version and
+    that this peer knows: one that does not name them would have left them out in silence.
+    """
 
     prompt_tokens: Length
     context_length: Length
     model_digest: Annotated[str, Meta(max_length=64)]
+    honours: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=32)] = ()
 
 
 class Progress(Struct, frozen=True, tag="progress"):
@@ -96,11 +163,34 @@ class Progress(Struct, frozen=True, tag="progress"):
     ahead: Count = 0
 
 
+_Spelling = Annotated[bytes, Meta(max_length=limits.TOKEN_BYTES_MAX)]
+_LogProbability = Annotated[float, Meta(ge=LOGPROB_MIN, le=0)]
+
+
+class Likely(Struct, frozen=True):
+    """A token that was likely, as the bytes that it adds to the text. `logprob` is in nats."""
+
+    id: TokenId
+    logprob: _LogProbability
+    spelling: _Spelling
+
+
+class Likelihood(Struct, frozen=True):
+    """How likely the model found a token, and the likeliest ones in its place, likeliest first.
+
+    As the model gave it: before constraint, bias, penalties and temperature.
+    """
+
+    logprob: _LogProbability
+    spelling: _Spelling
+    top: Annotated[tuple[Likely, ...], Meta(max_length=limits.LOGPROBS_MAX)] = ()
+
+
 class Tokens(Struct, frozen=True, tag="tokens"):
     """Server: the next ids of the answer, the first of them at `position` (0-based).
 
     `text` is what these ids add to the visible answer; it can be empty while a character or a
-    stop string is incomplete.
+    stop string is incomplete. `logprobs` has one entry for each id if the client asked for them.
     """
 
     position: Count
@@ -108,6 +198,7 @@ class Tokens(Struct, frozen=True, tag="tokens"):
         tuple[TokenId, ...], Meta(min_length=1, max_length=limits.TOKENS_PER_MESSAGE_MAX)
     ]
     text: Annotated[str, Meta(max_length=limits.PROMPT_BYTES_MAX)]
+    logprobs: Annotated[tuple[Likelihood, ...], Meta(max_length=limits.TOKENS_PER_MESSAGE_MAX)] = ()
 
 
 class Finished(Struct, frozen=True, tag="finished"):

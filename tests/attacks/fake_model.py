@@ -6,11 +6,12 @@ Knows the services' port; an honest client can compute the whole answer that it 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from node.engine.base import EngineRequest
+from node.engine.base import EngineRequest, Matcher
 from node.engine.fake import FakeEngine, FakeOptions, fake_token
 from node.engine.loop import EngineLoop, Generation
+from protocols.errors import Unsupported
 from protocols.ids import SpecialistId
-from protocols.messages.ask import ChatMessage
+from protocols.messages.ask import ChatMessage, Constraint
 
 SPECIALIST = SpecialistId("fake")
 _OPTIONS = FakeOptions(running=8)
@@ -34,7 +35,11 @@ class ByteTokenizer:
 
     stop_ids: frozenset[int] = frozenset()
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode_chat(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: str = "",  # noqa: ARG002
+    ) -> tuple[int, ...]:
         """All that was said, in a row."""
         return self.encode_text("".join(message.content for message in messages))
 
@@ -45,6 +50,14 @@ class ByteTokenizer:
     def decoder(self) -> LetterDecoder:
         """A new one."""
         return LetterDecoder()
+
+    def spelling(self, token_id: int) -> bytes:
+        """Its letter."""
+        return LetterDecoder().push(token_id).encode()
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """None: `Unsupported`."""
+        raise Unsupported(f"no {type(constraint).__name__} here")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,17 @@ from protocols.messages.ask import (
     ChatMessage,
     ClientMessage,
     Finished,
+    JsonSchema,
+    Likelihood,
+    Likely,
+    LogitBias,
     Progress,
     Refusal,
     Sampling,
     ServerMessage,
     Text,
     Tokens,
+    ToolCall,
 )
 from protocols.messages.info import InfoReply, InfoRequest, Load
 from protocols.signing import Identity
@@ -49,12 +54,23 @@ _SWARM = SwarmId("public")
 CLIENT_MESSAGES: tuple[msgspec.Struct, ...] = (
     Ask("r", 1, "law", Chat((ChatMessage("user", "hi"),)), Sampling(), 5, 9.0, ("x",), (1, 2)),
     Ask("r2", 0, "a/b", Text("once"), Sampling(0.7, 5, 0.9, 3), 0, 1.5),
+    Ask(
+        "r3",
+        0,
+        "a",
+        Chat((ChatMessage("assistant", "", (ToolCall("1", "f", "{}"),)),), "[]"),
+        Sampling(0.7, 5, 0.9, 3, 0.1, 1.1, 0.5, -0.5, (LogitBias(7, -1.0),), 3),
+        9,
+        1.5,
+        constraint=JsonSchema("{}"),
+    ),
     Cancel(),
 )
 SERVER_MESSAGES: tuple[msgspec.Struct, ...] = (
     Accepted(3, 2048, "ab" * 32),
     Progress("queued", 2),
     Tokens(4, (1, 2, 3), "abc"),
+    Tokens(0, (1,), "a", (Likelihood(-0.5, b"a", (Likely(2, -1.0, b"b"),)),)),
     Finished("stop", "end", 3, 7, 0.1, 0.2, 0.3),
     Refusal("busy", "later", 1.5, 1, 2),
 )

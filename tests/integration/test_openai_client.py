@@ -4,14 +4,20 @@ It talks to a real gateway with a scripted answer source, over loopback.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import openai
+import pydantic
 import pytest
-from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessageParam
+from openai.types.chat import (
+    ChatCompletionChunk,
+    ChatCompletionToolParam,
+    ChatCompletionUserMessageParam,
+)
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Routed
 from node.gateway.config import GatewayConfig
@@ -29,7 +35,7 @@ from node.gateway.trial import (
 from protocols import errors
 from protocols.errors import DslmError
 from protocols.ids import SpecialistId
-from protocols.messages.ask import Chat, ChatMessage, Text
+from protocols.messages.ask import Chat, ChatMessage, JsonSchema, Likelihood, Likely, Text
 
 pytestmark = pytest.mark.integration
 
@@ -240,12 +246,15 @@ async def test_each_error_has_its_class_and_its_text(
         ({"n": 2}, "n", "unsupported_parameter"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f"}}]},
-            "tools",
+            {
+                "tools": [{"type": "function", "function": {"name": "f"}}],
+                "tool_choice": "required",
+            },
+            "tool_choice",
             "unsupported_parameter",
         ),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"extra_body": {"dslm": {"route": "moon"}}}, "dslm.route", "invalid_value"),
     ],
 )
@@ -419,3 +428,141 @@ async def test_a_swarm_is_named_by_a_header_and_a_wrong_route_is_refused() -> No
             )
         assert "local, trusted, any" in refused.value.message
         assert trial.source.asked == []
+
+
+def likely(word: str) -> Likelihood:
+    """A token that says `word`, and two that were likely in its place."""
+    top = (Likely(1, -0.1, word.encode()), Likely(2, -9_999.0, b"\xf0\x9f"))
+    return Likelihood(-0.1, word.encode(), top)
+
+
+async def unsure(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+    """`WORDS`, the second of which shows only with the third; the last before a stop string."""
+    del request
+    yield Routed(SpecialistId(BASE), BOB, "the only one")
+    shown = ("The", "", " sky is", " blue", "")
+    for position, (word, text) in enumerate(zip(WORDS, shown, strict=True)):
+        yield Delta(BOB, position, (position,), text, (likely(word),))
+    yield Speech(BOB, WORDS).end(5)
+
+
+async def test_logprobs_of_a_chat_streamed_and_not() -> None:
+    async with connected(unsure) as (trial, client):
+        whole = await client.chat.completions.create(
+            model="auto", messages=HELLO, logprobs=True, top_logprobs=2
+        )
+        stream = await client.chat.completions.create(
+            model="auto", messages=HELLO, logprobs=True, top_logprobs=2, stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+        plain = await client.chat.completions.create(model="auto", messages=HELLO)
+    assert trial.source.asked[0].sampling.logprobs == 2
+    assert plain.choices[0].logprobs is None
+    found = whole.choices[0].logprobs
+    assert found is not None
+    assert found.content is not None
+    assert [one.token for one in found.content] == list(WORDS[:4])
+    assert found.content[1].bytes == list(b" sky")
+    assert [one.logprob for one in found.content[1].top_logprobs] == [-0.1, -9_999.0]
+    assert found.content[1].top_logprobs[1].bytes == [0xF0, 0x9F]
+    told = [
+        [token.token for token in chunk.choices[0].logprobs.content or ()]
+        for chunk in chunks
+        if chunk.choices[0].logprobs is not None
+    ]
+    assert told == [["The"], [" sky", " is"], [" blue"]]
+
+
+async def test_logprobs_of_a_completion_streamed_and_not() -> None:
+    async with connected(unsure) as (_, client):
+        whole = await client.completions.create(model="auto", prompt="The", logprobs=2)
+        loose = client.with_options(_extra_kwargs={"_strict_response_validation": False})
+        stream = await loose.completions.create(model="auto", prompt="The", logprobs=2, stream=True)
+        chunks = [chunk async for chunk in stream]
+    found = whole.choices[0].logprobs
+    assert found is not None
+    assert found.tokens == list(WORDS[:4])
+    assert found.text_offset == [0, 3, 7, 10]
+    assert found.token_logprobs == [-0.1] * 4
+    assert found.top_logprobs is not None
+    assert found.top_logprobs[0] == {"The": -0.1, "\ufffd": -9_999.0}
+    offsets = [
+        offset
+        for chunk in chunks
+        if chunk.choices[0].logprobs
+        for offset in chunk.choices[0].logprobs.text_offset or ()
+    ]
+    assert offsets == [0, 3, 7, 10]
+
+
+WEATHER: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
+CALL = ("One moment.", "<tool_call>", '{"name": "weather", "arguments": {"city"', ': "Oslo"}}')
+
+
+@pytest.mark.parametrize("words", [(*CALL, "</tool_call>"), CALL])
+async def test_tool_calls_streamed_and_not(words: tuple[str, ...]) -> None:
+    async with connected(Speech(BOB, words)) as (trial, client):
+        whole = await client.chat.completions.create(model="auto", messages=HELLO, tools=[WEATHER])
+        async with client.chat.completions.stream(
+            model="auto", messages=HELLO, tools=[WEATHER]
+        ) as stream:
+            streamed = await stream.get_final_completion()
+    for answer in (whole, streamed):
+        choice = answer.choices[0]
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content == "One moment."
+        assert choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        assert call.type == "function"
+        assert call.id.startswith("call_")
+        assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Oslo"}')
+    assert isinstance(trial.source.asked[0].prompt, Chat)
+    assert "weather" in trial.source.asked[0].prompt.tools
+
+
+async def test_an_answer_of_calls_only_has_no_content_and_can_be_answered() -> None:
+    words = ('{"name": "weather", ', '"parameters": {}}')
+    async with connected(Speech(BOB, words)) as (trial, client):
+        answer = await client.chat.completions.create(model="auto", messages=HELLO, tools=[WEATHER])
+        message = answer.choices[0].message
+        assert message.content is None
+        assert message.tool_calls is not None
+        again: Any = [
+            *HELLO,
+            message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "rain"},
+        ]
+        await client.chat.completions.create(model="auto", messages=again, tools=[WEATHER])
+    prompt = trial.source.asked[1].prompt
+    assert isinstance(prompt, Chat)
+    assert prompt.messages[1].tool_calls[0].name == "weather"
+    assert prompt.messages[2].tool_call_id == prompt.messages[1].tool_calls[0].id
+
+
+async def test_without_tools_nothing_is_taken_for_a_call() -> None:
+    async with connected(Speech(BOB, CALL)) as (_, client):
+        answer = await client.chat.completions.create(model="auto", messages=HELLO)
+        none = await client.chat.completions.create(
+            model="auto", messages=HELLO, tools=[WEATHER], tool_choice="none"
+        )
+    assert answer.choices[0].message.content == none.choices[0].message.content == "".join(CALL)
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_the_parse_helper_asks_for_its_schema_and_reads_the_answer() -> None:
+    class City(pydantic.BaseModel):
+        name: str
+        people: int
+
+    words = ('{"name": "Oslo",', ' "people": 717710}')
+    async with connected(Speech(BOB, words)) as (trial, client):
+        answer = await client.chat.completions.parse(
+            model="auto", messages=HELLO, response_format=City
+        )
+    assert answer.choices[0].message.parsed == City(name="Oslo", people=717710)
+    constraint = trial.source.asked[0].constraint
+    assert isinstance(constraint, JsonSchema)
+    assert json.loads(constraint.schema)["required"] == ["name", "people"]

@@ -16,12 +16,19 @@ from protocols.messages.ask import (
     ChatMessage,
     ClientMessage,
     Finished,
+    Grammar,
+    JsonSchema,
+    Likelihood,
+    Likely,
+    LogitBias,
     Progress,
     Refusal,
+    RegularExpression,
     Sampling,
     ServerMessage,
     Text,
     Tokens,
+    ToolCall,
 )
 from protocols.records import IndexRecord, open_sealed, seal
 from protocols.signing import Identity, verify
@@ -36,10 +43,34 @@ samplings = st.builds(
     st.integers(0, 1_000_000),
     st.floats(0, 1, exclude_min=True),
     st.integers(0, 2**63 - 1),
+    st.floats(0, 1),
+    st.floats(0.01, 100),
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+    st.lists(st.builds(LogitBias, st.integers(0, 9), st.floats(-100, 100)), max_size=3).map(tuple),
+    st.none() | st.integers(0, 20),
+)
+likelihoods = st.builds(
+    Likelihood,
+    st.floats(-9_999, 0),
+    st.binary(max_size=9),
+    st.lists(
+        st.builds(Likely, st.integers(0, 9), st.floats(-9_999, 0), st.binary(max_size=9)),
+        max_size=3,
+    ).map(tuple),
+)
+calls = st.lists(st.builds(ToolCall, text, text, text), max_size=2).map(tuple)
+some = st.text(min_size=1, max_size=40)
+constraints = (
+    st.builds(JsonSchema, some) | st.builds(Grammar, some) | st.builds(RegularExpression, some)
 )
 roles = st.sampled_from(["system", "user", "assistant", "tool"])
 prompts = st.builds(Text, text) | st.builds(
-    Chat, st.lists(st.builds(ChatMessage, roles, text), min_size=1, max_size=3).map(tuple)
+    Chat,
+    st.lists(st.builds(ChatMessage, roles, text, calls, text, text), min_size=1, max_size=3).map(
+        tuple
+    ),
+    text,
 )
 asks = st.builds(
     Ask,
@@ -52,12 +83,19 @@ asks = st.builds(
     budget=st.floats(0, limits.DEADLINE_SECONDS_MAX),
     stop=st.lists(st.text(min_size=1, max_size=9), max_size=4).map(tuple),
     delivered=ids,
+    constraint=st.none() | constraints,
 )
 client_messages = asks | st.just(Cancel())
 server_messages = st.one_of(
-    st.builds(Accepted, counts, counts, st.text(max_size=64)),
+    st.builds(
+        Accepted,
+        counts,
+        counts,
+        st.text(max_size=64),
+        st.lists(st.text(max_size=9), max_size=3).map(tuple),
+    ),
     st.builds(Progress, st.sampled_from(["queued", "prefill"]), counts),
-    st.builds(Tokens, counts, ids.filter(bool), text),
+    st.builds(Tokens, counts, ids.filter(bool), text, st.lists(likelihoods, max_size=2).map(tuple)),
     st.builds(Finished, st.sampled_from(["stop", "length"]), text, counts, counts),
     st.builds(Refusal, st.sampled_from(["busy", "not_here", "failed"]), text),
 )

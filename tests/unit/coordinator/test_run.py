@@ -1,5 +1,6 @@
 """The run of one request: hedging, failover, deadlines, and who is blamed."""
 
+import dataclasses
 import random
 
 import pytest
@@ -30,7 +31,16 @@ from protocols.errors import (
     Unsupported,
 )
 from protocols.ids import PeerId, RequestId, SpecialistId
-from protocols.messages.ask import Accepted, Finished, Progress, Sampling, Text, Tokens
+from protocols.messages.ask import (
+    Accepted,
+    Finished,
+    Likelihood,
+    Progress,
+    RegularExpression,
+    Sampling,
+    Text,
+    Tokens,
+)
 from protocols.records import CapabilityCard
 
 A, B, C, ME = (PeerId(name) for name in ("a", "b", "c", "me"))
@@ -49,12 +59,12 @@ class Scene:
             CapabilityCard(peer, "s", 1, 1e10, "law", digest, "b", "fp32", 100)
             for peer, digest in digests.items()
         ]
-        candidates = Candidates(lambda: self.cards, ME, self.measurements, random.Random(1))
-        request = AnswerRequest(
+        self.candidates = Candidates(lambda: self.cards, ME, self.measurements, random.Random(1))
+        self.request = AnswerRequest(
             RequestId("r"), "law", Text("hi"), Sampling(), 4, budget, route=route
         )
         choice = Choice(SpecialistId("law"), "by name")
-        self.run = AnswerRun(request, choice, candidates, self.measurements, 0.0)
+        self.run = AnswerRun(self.request, choice, self.candidates, self.measurements, 0.0)
 
     def say(self, number: int, position: int, *ids: int, now: float = 0.1) -> list[Action]:
         return self.run.received(number, Tokens(position, ids, "t"), now, now)
@@ -70,6 +80,37 @@ def started(actions: list[Action]) -> list[tuple[int, PeerId, tuple[int, ...]]]:
 
 def events(actions: list[Action]) -> list[object]:
     return [action.event for action in actions if isinstance(action, Emit)]
+
+
+def test_everything_that_decides_a_token_goes_to_each_peer() -> None:
+    """A replacement that did not know the constraint would say something else."""
+    sampling = Sampling(0.5, seed=3, frequency_penalty=0.5)
+    scene = three()
+    scene.run = AnswerRun(
+        dataclasses.replace(
+            scene.request, sampling=sampling, stop=("x",), constraint=RegularExpression("a")
+        ),
+        Choice(SpecialistId("law"), "by name"),
+        scene.candidates,
+        scene.measurements,
+        0.0,
+    )
+    asked = [action.ask for action in scene.run.start(0.0) if isinstance(action, Start)]
+    scene.say(0, 0, 5, 6)
+    lost = scene.run.failed(0, PeerLost("gone"), 0.2)
+    asked += [action.ask for action in lost if isinstance(action, Start)]
+    assert [ask.delivered for ask in asked] == [(), (5, 6)]
+    for ask in asked:
+        assert (ask.sampling, ask.stop) == (sampling, ("x",))
+        assert ask.constraint == RegularExpression("a")
+
+
+def test_likelihoods_reach_the_client() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    found = (Likelihood(-1.0, b"t"),)
+    told = scene.run.received(0, Tokens(0, (5,), "t", found), 0.1, 0.1)
+    assert events(told) == [Delta(A, 0, (5,), "t", found)]
 
 
 def test_an_undisturbed_answer() -> None:

@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -52,13 +53,29 @@ def test_draws_follow_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 5, 1.0), (0.7, 0, 0.9), (1.3, 20, 0.5), (2.0, 0, 0.999), (1.0, 1, 1.0), (1.0, 0, 1e-9)],
+    ("temperature", "top_k", "top_p", "min_p"),
+    [
+        (1.0, 5, 1.0, 0.0),
+        (0.7, 0, 0.9, 0.0),
+        (1.3, 20, 0.5, 0.0),
+        (2.0, 0, 0.999, 0.0),
+        (1.0, 1, 1.0, 0.0),
+        (1.0, 0, 1e-9, 0.0),
+        (1.0, 0, 1.0, 0.05),
+        (1.5, 30, 0.9, 0.1),
+        (1.0, 0, 1.0, 1.0),
+        (2.0, 7, 0.99, 0.3),
+    ],
 )
 def test_the_tokens_that_can_be_drawn_are_those_of_transformers(
-    temperature: float, top_k: int, top_p: float
+    temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers import (
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
 
     logits = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 2
     scores = TemperatureLogitsWarper(temperature)(torch.zeros(1, 1).long(), logits[None])
@@ -66,8 +83,11 @@ def test_the_tokens_that_can_be_drawn_are_those_of_transformers(
         scores = TopKLogitsWarper(top_k)(torch.zeros(1, 1).long(), scores)
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(torch.zeros(1, 1).long(), scores)
+    if min_p:
+        ids: Any = torch.zeros(1, 1).long()
+        scores = MinPLogitsWarper(min_p)(ids, scores)
     wanted = {i for i, score in enumerate(scores[0].tolist()) if math.isfinite(score)}
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=2)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=2, min_p=min_p)
     drawn = {choose(logits, sampling, position) for position in range(3000)}
     assert drawn <= wanted
     likely = {i for i in wanted if scores[0].softmax(0)[i] > 0.01}

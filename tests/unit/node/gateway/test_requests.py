@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -15,7 +16,17 @@ from node.gateway.fake import Speech
 from node.gateway.trial import ALICE, BOB, Trial, open_trial
 from node.state import SwarmReaders
 from protocols import limits
-from protocols.messages.ask import Chat, ChatMessage, Sampling, Text
+from protocols.messages.ask import (
+    Chat,
+    ChatMessage,
+    Grammar,
+    JsonSchema,
+    LogitBias,
+    RegularExpression,
+    Sampling,
+    Text,
+    ToolCall,
+)
 
 USER = {"role": "user", "content": "hi"}
 
@@ -58,6 +69,17 @@ def completion_body(**fields: object) -> CompletionBody:
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias[...]"),
+        ({"logit_bias": {str(n): 1 for n in range(limits.LOGIT_BIASES_MAX + 1)}}, "logit_bias"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"tools": "f"}, "tools"),
+        ({"dslm": {"regex": ""}}, "dslm.regex"),
         ({"dslm": "local"}, "dslm"),
         ({"dslm": {"budget": 0}}, "dslm.budget"),
     ],
@@ -80,20 +102,9 @@ def test_a_missing_field_is_named() -> None:
     ("field", "value"),
     [
         ("n", 2),
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
         ("functions", [{}]),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {}}),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("presence_penalty", 0.5),
-        ("frequency_penalty", -1),
-        ("logit_bias", {"50256": -100}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy"}),
-        ("min_p", 0.1),
-        ("repetition_penalty", 1.1),
         ("echo", True),
         ("best_of", 2),
         ("suffix", "end"),
@@ -322,7 +333,12 @@ async def test_a_node_must_be_one(asker: Asker, name: str, trouble: str) -> None
         ),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
+            "invalid_value",
+        ),
+        (
+            {"role": "assistant", "content": None, "function_call": {"name": "f"}},
+            "messages[0].function_call",
             "unsupported_parameter",
         ),
     ],
@@ -370,7 +386,134 @@ async def test_completions_take_one_bare_prompt(asker: Asker) -> None:
         assert (error["param"], error["code"]) == ("prompt", code)
 
 
-def test_completions_count_logprobs_from_zero() -> None:
-    assert completion_body(logprobs=None).prompt == "hi"
-    with pytest.raises(UnsupportedParameter):
-        completion_body(logprobs=0)
+def test_completions_count_logprobs() -> None:
+    assert completion_body(logprobs=None).logprobs is None
+    assert completion_body(logprobs=0).logprobs == 0
+    with pytest.raises(BadRequest):
+        completion_body(logprobs=True)
+
+
+@pytest.mark.parametrize("field", ["tools", "response_format", "tool_choice", "top_logprobs"])
+def test_what_only_chat_knows_is_refused_elsewhere(field: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=field):
+        completion_body(**{field: [1]})
+
+
+async def test_all_of_sampling_arrives(asker: Asker) -> None:
+    asked = await asker.asked(
+        model="auto",
+        messages=[USER],
+        min_p=0.05,
+        repetition_penalty=1.1,
+        presence_penalty=-2,
+        frequency_penalty=0.5,
+        logit_bias={"50256": -100, "0": 1.5},
+        logprobs=True,
+        top_logprobs=3,
+        seed=1,
+    )
+    assert asked.sampling == Sampling(
+        temperature=0.2,
+        seed=1,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        presence_penalty=-2.0,
+        frequency_penalty=0.5,
+        logit_bias=(LogitBias(50256, -100.0), LogitBias(0, 1.5)),
+        logprobs=3,
+    )
+    asked = await asker.asked("completions", model="auto", prompt="a", logprobs=0)
+    assert asked.sampling.logprobs == 0
+
+
+async def test_constraints_arrive(asker: Asker) -> None:
+    async def constraint(**fields: Any) -> object:
+        return (await asker.asked(model="auto", messages=[USER], **fields)).constraint
+
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert await constraint() is None
+    assert await constraint(response_format={"type": "text"}) is None
+    found = await constraint(response_format={"type": "json_object"})
+    assert found == JsonSchema('{"type":"object"}')
+    found = await constraint(
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "x", "strict": True, "schema": schema},
+        }
+    )
+    assert isinstance(found, JsonSchema)
+    assert msgspec.json.decode(found.schema) == schema
+    assert await constraint(dslm={"regex": "a+"}) == RegularExpression("a+")
+    assert await constraint(dslm={"grammar": 'start: "a"'}) == Grammar('start: "a"')
+    asked = await asker.asked("completions", model="auto", prompt="a", dslm={"regex": "a+"})
+    assert asked.constraint == RegularExpression("a+")
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+async def test_tools_and_their_answers_arrive(asker: Asker) -> None:
+    asked = await asker.asked(
+        model="auto",
+        tools=[WEATHER],
+        messages=[
+            USER,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+        ],
+    )
+    assert isinstance(asked.prompt, Chat)
+    assert msgspec.json.decode(asked.prompt.tools) == [WEATHER]
+    call = ToolCall("call_1", "weather", '{"city": "Oslo"}')
+    assert asked.prompt.messages[1:] == (
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "rain", (), "call_1"),
+    )
+    asked = await asker.asked(model="auto", tools=[WEATHER], tool_choice="none", messages=[USER])
+    assert asked.prompt == Chat((ChatMessage("user", "hi"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logit_bias": {"cat": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {str(2**31): 1}}, "logit_bias"),
+        ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": WEATHER}, "tool_choice"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"tools": [WEATHER, {"type": "custom", "custom": {"name": "x"}}]}, "tools[1]"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_object"}, "dslm": {"regex": "a"}}, "dslm"),
+        ({"dslm": {"regex": "a", "grammar": "b"}}, "dslm"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"enum": ["x" * limits.CONSTRAINT_BYTES_MAX]}},
+                }
+            },
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"tools": [{"function": {"name": "f", "description": "x" * limits.TOOLS_BYTES_MAX}}]},
+            "tools",
+        ),
+    ],
+)
+async def test_wishes_that_cannot_be_are_refused(
+    asker: Asker, fields: dict[str, Any], parameter: str
+) -> None:
+    error = await asker.refused(model="auto", messages=[USER], **fields)
+    assert error["param"] == parameter

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from msgspec.structs import replace as struct_replace
 
-from node.engine.base import Ended, EngineRequest, StepOutput
+from node.engine.base import Ended, EngineRequest, Matcher, StepOutput
 from node.engine.fake import FakeEngine, FakeOptions
 from node.services.ask import AskService
 from protocols.adapters.virtual import LoopClock, run_virtual
@@ -24,6 +24,7 @@ from protocols.messages.ask import (
     Accepted,
     Ask,
     ChatMessage,
+    Constraint,
     Finished,
     Progress,
     Sampling,
@@ -51,7 +52,11 @@ class Numbers:
 class NumberTokenizer:
     stop_ids = frozenset({256})
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode_chat(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: str = "",  # noqa: ARG002
+    ) -> tuple[int, ...]:
         return tuple(range(len(messages)))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -59,6 +64,12 @@ class NumberTokenizer:
 
     def decoder(self) -> Numbers:
         return Numbers()
+
+    def spelling(self, token_id: int) -> bytes:
+        return str(token_id).encode()
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        raise NotImplementedError(constraint)
 
 
 @dataclass

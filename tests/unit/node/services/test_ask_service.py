@@ -1,6 +1,7 @@
 """`AskService` with a scripted model: what is answered, refused, resumed and counted."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -8,17 +9,28 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace as struct_replace
 
-from node.engine.base import Ended, EngineRequest, Generated, StepOutput
+from node.engine.base import (
+    Alternative,
+    Ended,
+    EngineRequest,
+    Generated,
+    StepOutput,
+    TokenLikelihood,
+)
 from node.services.ask import WAITING_PER_SLOT, AskService
-from protocols.errors import Busy, DeadlineExceeded, NotHere, TooLong
+from protocols.errors import Busy, DeadlineExceeded, NotHere, TooLong, Unsupported
 from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import (
     Accepted,
     Ask,
     Chat,
     ChatMessage,
+    Constraint,
     Finished,
+    Likelihood,
+    Likely,
     Progress,
+    RegularExpression,
     Sampling,
     ServerMessage,
     Text,
@@ -37,10 +49,28 @@ class Letters:
         return ""
 
 
+@dataclass
+class ScriptedMatcher:
+    """Allows everything but the letter `x` in the answer so far."""
+
+    failure: str = ""
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+
+    def allowed(self, answer: Sequence[int]) -> bytes:
+        self.asked.append(tuple(answer))
+        if ord("x") in answer:
+            self.failure = "the answer so far does not follow it"
+        return b"\xff" * 32
+
+
 class LetterTokenizer:
     stop_ids = frozenset({0})
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode_chat(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: str = "",  # noqa: ARG002
+    ) -> tuple[int, ...]:
         return tuple(ord(letter) for message in messages for letter in message.content)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -48,6 +78,15 @@ class LetterTokenizer:
 
     def decoder(self) -> Letters:
         return Letters()
+
+    def spelling(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
+
+    def matcher(self, constraint: Constraint) -> ScriptedMatcher:
+        assert isinstance(constraint, RegularExpression)
+        if constraint.pattern == "(":
+            raise Unsupported("The regular expression cannot be used")
+        return ScriptedMatcher()
 
 
 @dataclass
@@ -68,7 +107,10 @@ class ScriptedGeneration:
             return Ended(self.request.request_id, "length")
         if position >= len(ANSWER):
             return Ended(self.request.request_id, "stop")
-        return Generated(self.request.request_id, position, ANSWER[position])
+        likelihood = None
+        if self.request.sampling.logprobs is not None:
+            likelihood = TokenLikelihood(1e-9, (Alternative(ord("é"), -math.inf),))
+        return Generated(self.request.request_id, position, ANSWER[position], likelihood)
 
     def close(self) -> None:
         self.closed = True
@@ -98,6 +140,7 @@ class LoopTime:
         return asyncio.get_running_loop().time()
 
 
+LIKELY = Sampling(logprobs=1)
 ASK = Ask("r1", 0, "tale", Text("tell"), Sampling(), max_tokens=0, budget=30.0)
 
 
@@ -228,3 +271,55 @@ async def test_a_silent_engine_gives_life_signs_until_the_budget_is_spent(
 async def test_a_model_that_broke_is_not_here_any_more() -> None:
     with pytest.raises(NotHere):
         await collect(service(ScriptedModel(healthy=False)), ASK)
+
+
+async def test_likelihoods_come_spelled_and_within_the_protocols_bounds() -> None:
+    messages = await collect(service(ScriptedModel()), struct_replace(ASK, sampling=LIKELY))
+    assert isinstance(messages[0], Accepted)
+    assert messages[0].honours == ("logprobs",)
+    tokens = [one for one in messages if isinstance(one, Tokens)]
+    assert tokens[0].logprobs == (
+        Likelihood(0.0, b"o", (Likely(ord("é"), -9_999.0, "é".encode()),)),
+    )
+    assert all(len(one.logprobs) == 1 for one in tokens)
+    unasked = await collect(service(ScriptedModel()), ASK)
+    assert not any(one.logprobs for one in unasked if isinstance(one, Tokens))
+
+
+async def test_a_constraint_reaches_the_engine_as_a_matcher() -> None:
+    model = ScriptedModel()
+    asked = struct_replace(ASK, constraint=RegularExpression("a+"), delivered=ANSWER[:3])
+    messages = await collect(service(model), asked)
+    assert isinstance(messages[0], Accepted)
+    assert messages[0].honours == ("constraint",)
+    matcher = model.generations[0].request.matcher
+    assert isinstance(matcher, ScriptedMatcher)
+    assert matcher.asked == [ANSWER[:3]]
+
+
+async def test_a_constraint_that_means_nothing_is_refused_before_anything_else() -> None:
+    model = ScriptedModel()
+    with pytest.raises(Unsupported):
+        await collect(service(model), struct_replace(ASK, constraint=RegularExpression("(")))
+    assert model.generations == []
+
+
+async def test_delivered_ids_that_break_the_constraint_are_refused() -> None:
+    asked = struct_replace(ASK, constraint=RegularExpression("a+"), delivered=(ord("x"),))
+    with pytest.raises(Unsupported, match="does not follow"):
+        await collect(service(ScriptedModel()), asked)
+
+
+async def test_an_answer_whose_constraint_broke_does_not_end_as_if_it_were_whole() -> None:
+    model = ScriptedModel()
+    asked = service(model)
+    seen: list[ServerMessage] = []
+    with pytest.raises(Unsupported, match="too complex"):
+        async for message in asked.answer(struct_replace(ASK, constraint=RegularExpression("a+"))):
+            seen.append(message)
+            if isinstance(message, Tokens):
+                matcher = model.generations[0].request.matcher
+                assert isinstance(matcher, ScriptedMatcher)
+                matcher.failure = "it is too complex"
+    assert not any(isinstance(one, Finished) for one in seen)
+    assert asked.inside == 0
