@@ -61,7 +61,7 @@ def test_every_request_of_a_troubled_swarm_ends_once_and_rightly() -> None:
 @pytest.mark.parametrize("seed", [SEED + 1])
 def test_a_seed_gives_the_same_history_twice(seed: int) -> None:
     plan = Plan(
-        peers=30, specialists=3, requests=40, deaths=8, frozen=2, afterwards=60.0, lifetime=40.0
+        peers=20, specialists=3, requests=30, deaths=6, frozen=2, afterwards=60.0, lifetime=40.0
     )
     first = run_virtual(_live(seed, plan))
     second = run_virtual(_live(seed, plan))

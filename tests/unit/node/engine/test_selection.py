@@ -13,11 +13,12 @@ from node.engine.base import EngineRequest, Generated
 from node.engine.sampling import uniform
 from node.engine.selection import is_plain, select
 from protocols.messages.ask import LogitBias, Sampling
+from tests.effort import THOROUGH
 from tests.unit.node.engine.conftest import make_fake, make_torch
 
 PROMPT = (3, 1, 4, 1, 5)
 ANSWER = (2, 2, 6)
-DRAWS = 6_000
+DRAWS = 6_000 if THOROUGH else 2_500
 SAMPLING = Sampling(
     temperature=0.9,
     top_k=8,
