@@ -26,7 +26,7 @@ from node.profile import Profile
 from node.services.ask_stream import AskStream
 from node.services.info import InfoStream
 from node.swarms.company import Company, CompanyPorts
-from node.swarms.enrolment import Desk, DeskParts, EnrolStream, enrol
+from node.swarms.enrolment import Desk, DeskParts, Enrolment, EnrolStream, enrol
 from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip, GossipParts, Savers
 from node.swarms.reach import ReachAsker, ReachPorts, ReachService
@@ -34,7 +34,7 @@ from node.swarms.reachability import Reachability
 from node.swarms.remembered import PeerMemory
 from node.swarms.renewal import Holder, Renewer, RenewerParts
 from protocols import versions
-from protocols.errors import DslmError, PeerUnreachable
+from protocols.errors import DslmError, PeerLost, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import (
@@ -46,6 +46,7 @@ from protocols.membership.invite import Invite
 
 SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
+_ENROL_TRIES = 3
 RETURN_SECONDS_FIRST, RETURN_SECONDS_MAX = 1.0, 60.0
 _log = logging.getLogger(__name__)
 
@@ -180,8 +181,8 @@ class Presence:
 
     async def enrol(self, issuer: PeerId, invite: Invite) -> str:  # noqa: ARG002
         """See `Entrance`; the invite names its issuer."""
-        identity, clock = self.folder.identity, self._ground.clock
-        enrolment = await enrol(self.network.transport, invite, identity, clock)
+        clock = self._ground.clock
+        enrolment = await self._redeem(invite)
         if enrolment.revocations:
             self.papers.book.offer_revocations(enrolment.revocations)
             self.papers.save_revocations()
@@ -190,6 +191,14 @@ class Presence:
         roles = ", ".join(sorted(enrolment.membership.roles))
         await self._begin_as_member()
         return f"certificate for {roles}, {hours:.0f} hours, renewed by itself"
+
+    async def _redeem(self, invite: Invite) -> Enrolment:
+        """`enrol`, again if the stream breaks: a busy issuer may cut one off, or lose it."""
+        identity, clock = self.folder.identity, self._ground.clock
+        for _ in range(_ENROL_TRIES - 1):
+            with suppress(PeerLost):
+                return await enrol(self.network.transport, invite, identity, clock)
+        return await enrol(self.network.transport, invite, identity, clock)
 
     async def greet(self, peer: PeerId) -> None:
         """See `Entrance`."""

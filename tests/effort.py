@@ -6,7 +6,7 @@
 import os
 
 THOROUGH = bool(os.environ.get("DSLM_THOROUGH"))
-_SHARE = 5
+_SHARE = 10
 
 
 def examples(full: int) -> int:

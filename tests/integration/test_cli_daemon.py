@@ -95,6 +95,7 @@ def _home(folder: Path, models_dir: Path) -> Iterator[Home]:
     assert made.processes() == []
 
 
+@pytest.mark.slow
 def test_a_node_that_hosts_nothing(home: Home) -> None:
     up = home("up", "--model", "none", "--name", "clover")
     assert up.code == 0, up.err

@@ -23,11 +23,10 @@ from protocols.messages.ask import (
     RegularExpression,
     Sampling,
 )
-from tests.effort import THOROUGH
 
 pytestmark = pytest.mark.integration
 
-SAMPLES = 20 if THOROUGH else 5
+SAMPLES = 20
 TOKENS = 96
 
 
@@ -99,6 +98,7 @@ def run(engine: TorchEngine, requests: Sequence[EngineRequest]) -> dict[str, lis
     return answers
 
 
+@pytest.mark.slow
 def test_samples_parse_and_validate(engine: TorchEngine, weights: ModelWeights) -> None:
     tokenizer = weights.tokenizer
     requests = [asking(tokenizer, SCHEMA, seed) for seed in range(SAMPLES)]
@@ -108,8 +108,7 @@ def test_samples_parse_and_validate(engine: TorchEngine, weights: ModelWeights) 
     assert all(request.matcher is not None and not request.matcher.failure for request in requests)
     # And one of them again, by a peer that is given any part of it.
     whole = answers["r3"]
-    cuts = (1, len(whole) // 2, len(whole) - 1) if THOROUGH else (len(whole) // 2,)
-    for cut in cuts:
+    for cut in (1, len(whole) // 2, len(whole) - 1):
         assert run(engine, [asking(tokenizer, SCHEMA, 3, whole[:cut])])["r3"] == whole
 
 
