@@ -346,8 +346,9 @@ async def test_a_key_is_asked_for_and_kept_for_this_tab(browser: Browser, script
     async with open_trial(script, config=config, keys=keys) as trial:
         await browser.call("Page.navigate", url=trial.gateway.url)
         for secret in ("dslm-wrong", " dslm-right "):
-            await browser.wait_until("!find('unlock').hidden && document.activeElement === key")
-            assert await browser.evaluate("find('send').disabled") is True
+            await browser.wait_until(
+                "!find('unlock').hidden && document.activeElement === key && find('send').disabled"
+            )
             await browser.call("Input.insertText", text=secret)
             await browser.press("Enter", 13, "\r")
         await browser.wait_until("find('unlock').hidden && !find('send').disabled")
