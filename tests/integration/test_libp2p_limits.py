@@ -54,6 +54,14 @@ async def wait(stream: Stream) -> None:
         await stream.send(b".")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread stands still; the signal alone does not say so."""
+    states = [
+        path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return all(state == "T" for state in states)
+
+
 async def connected_again(client: Libp2pNetwork, server: Libp2pNetwork) -> None:
     """Both ends know the connection; the client may take a while to notice that the old one ended.
 
@@ -163,17 +171,20 @@ async def test_a_frozen_daemon_makes_calls_fail_in_time(
     pid = client.transport.daemon().pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        for call in (
-            client.transport.open_stream(server.transport.peer_id, WAIT),
-            client.connected_peers(),
-            client.observed(server.transport.peer_id),
-            client.drop(server.transport.peer_id),
-            client.transport.serve("/test/other/1", wait),
-            client.transport.connect(server.transport.addresses()[0]),
-        ):
+        while not is_stopped(pid):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.transport.open_stream(server.transport.peer_id, WAIT),
+            client.connected_peers,
+            lambda: client.observed(server.transport.peer_id),
+            lambda: client.drop(server.transport.peer_id),
+            lambda: client.transport.serve("/test/other/1", wait),
+            lambda: client.transport.connect(server.transport.addresses()[0]),
+        ]
+        for call in calls:
             began = time.monotonic()
             with pytest.raises(DslmError):
-                await call
+                await call()
             assert time.monotonic() - began < 6
     finally:
         os.kill(pid, signal.SIGCONT)
