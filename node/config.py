@@ -89,7 +89,7 @@ class EngineConfig:
     """The model runtime."""
 
     threads: int = setting(0, "threads of the engine; 0: one for each physical core")
-    precision: Literal["auto", "fp32", "bf16", "int8", "int4"] = setting(
+    precision: Precision = setting(  # noqa: RUF009 - a field of a frozen class
         "fp32", "what weights are held in; auto: the best that fits into free memory"
     )
 

@@ -72,3 +72,12 @@ def smollm2_path(models_dir: Path) -> Path:
     if not path.exists():
         pytest.skip(f"the default model is not at {path}: run scripts/test, which fetches it")
     return path
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The public data sets; skips where there are none."""
+    folder = os.environ.get("DSLM_DATA")
+    if not folder:
+        pytest.skip("DSLM_DATA names no folder with the data sets (see docs/LOG.md)")
+    return Path(folder)

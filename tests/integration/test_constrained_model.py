@@ -1,8 +1,7 @@
 """The real model and tokenizer under constraints: each sample parses, a resumed one goes on."""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,7 +11,6 @@ import torch
 from node.engine.base import EngineRequest, Generated
 from node.engine.model import LlamaModel
 from node.engine.torch_engine import EngineOptions, TorchEngine
-from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
 from node.hosting.weights import ModelWeights
 from protocols.errors import Unsupported
@@ -24,7 +22,7 @@ from protocols.messages.ask import (
     Sampling,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 SAMPLES = 20
 TOKENS = 96
@@ -50,20 +48,6 @@ SCHEMA = JsonSchema(
 )
 DATE = RegularExpression(r"\d{4}-(0[1-9]|1[0-2])-\d{2}")
 TALK = [ChatMessage("user", "Invent a pet. Answer in JSON.")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that spin for each other crawl on a machine that is busy with other things."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def weights(smollm2_path: Path) -> ModelWeights:
-    return read_model(smollm2_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The referee: the real model in fp32 says, token for token, what transformers says."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,14 @@ import torch
 from node.engine.base import EngineRequest, Generated
 from node.engine.model import LlamaModel
 from node.engine.torch_engine import EngineOptions, TorchEngine
-from node.hosting.read import read_model
 from node.hosting.weights import ModelWeights
 from protocols.messages.ask import ChatMessage, Sampling
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,20 +31,6 @@ PROMPTS = (
 TOKENS = 32
 _DIGIT_AFTER_SPACES = re.compile(r"\s\s\d")
 SAMPLED = Sampling(temperature=0.8, top_k=50, top_p=0.9, seed=7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that spin for each other crawl on a machine that is busy with other things."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def weights(smollm2_path: Path) -> ModelWeights:
-    return read_model(smollm2_path)
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,22 @@ from msgspec.structs import replace
 from coordinator.answer import AnswerRequest, Route
 from node.presence import Presence
 from node.state import JoinReport
+from node.swarms.enrolment import Enrolment, enrol
 from node.swarms.folder import SwarmFolder
 from protocols import versions
 from protocols.adapters.clock import SystemClock
 from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
 from protocols.codec import FrameDecoder, encode
-from protocols.errors import DslmError, UnknownModel, UserError
+from protocols.errors import DslmError, PeerLost, UnknownModel, UserError
 from protocols.ids import PeerId, RequestId
 from protocols.membership.charter import open_charter
 from protocols.membership.documents import Role
 from protocols.membership.invite import Invite, format_invite, parse_invite
 from protocols.messages.ask import Sampling, Text
 from protocols.messages.hello import Hello, HelloMessage, Rejected
+from protocols.ports import Clock, Transport
 from protocols.records import node_key
+from protocols.signing import Identity
 from tests.integration.small_nodes import ANY_PORT, SmallNode, make, settings, small_node
 from tests.integration.test_gate_matrix import said
 from tests.simulation.intruders import SAMPLES
@@ -83,6 +86,25 @@ async def test_a_join_that_fails_leaves_nothing_and_a_good_one_works(
         assert guest["lab"].me in host["lab"].others()
         with pytest.raises(UserError, match="already"):
             await guest.join(good)
+
+
+async def test_a_join_whose_stream_breaks_asks_the_issuer_again(
+    host: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Invite] = []
+
+    async def breaking(
+        transport: Transport, invite: Invite, identity: Identity, clock: Clock
+    ) -> Enrolment:
+        tries.append(invite)
+        if len(tries) < 3:
+            raise PeerLost("the stream broke")
+        return await enrol(transport, invite, identity, clock)
+
+    monkeypatch.setattr("node.presence.enrol", breaking)
+    async with small_node(settings(tmp_path / "guest")) as guest:
+        assert (await guest.join(await host.invite("lab"))).joined
+    assert len(tries) == 3
 
 
 @pytest.mark.slow

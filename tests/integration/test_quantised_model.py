@@ -20,30 +20,20 @@ from node.engine.pages import pages_for
 from node.engine.weights.scheme import Precision, QuantisedSource, weight_bytes
 from node.hosting.memory import Load, footprint
 from node.hosting.precisions import measure_precisions
-from node.hosting.read import read_model
 from node.hosting.weights import ModelWeights
 from protocols.messages.ask import ChatMessage
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+]
 
 PROMPTS = ("Why is the sky blue?", "Write a haiku about the sea.")
 TOKENS = 24
 AGREEMENT = 0.9
 """The share of positions of a text at which the likeliest token must be the referee's. Dense bf16
 has about as many near-ties that fall the other way."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def weights(smollm2_path: Path) -> ModelWeights:
-    return read_model(smollm2_path)
 
 
 def model_of(weights: ModelWeights, precision: Precision, dtype: torch.dtype) -> LlamaModel:
@@ -115,19 +105,18 @@ def test_the_fast_kernels_agree_with_the_referee(
         assert relative < 0.03
 
 
-def text_of(name: str, field: str, rows: int) -> str:
-    folder = os.environ.get("DSLM_DATA")
-    if not folder:
-        pytest.skip("DSLM_DATA names no folder with the data sets (see docs/LOG.md)")
-    with gzip.open(Path(folder) / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+def text_of(folder: Path, name: str, field: str, rows: int) -> str:
+    with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         return "\n".join(
             json.loads(line)[field] for _, line in zip(range(rows), lines, strict=False)
         )
 
 
-def test_four_bits_predict_a_text_as_well_as_the_file(smollm2_path: Path) -> None:
+def test_four_bits_predict_a_text_as_well_as_the_file(
+    smollm2_path: Path, data_folder: Path
+) -> None:
     """fp32 computes with the numbers of the file itself."""
-    text = text_of("medquad", "a", 60)
+    text = text_of(data_folder, "medquad", "a", 60)
     costs = {
         one.precision: one for one in measure_precisions(smollm2_path, text, 2048, ["int8", "int4"])
     }

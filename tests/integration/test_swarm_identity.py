@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,19 +123,16 @@ def test_the_asker_hosts_nothing_and_two_peers_host_the_model(asker: TrialNode) 
 
 @pytest.mark.slow
 def test_twenty_prompts_of_four_domains_get_the_reference_answer(
-    asker: TrialNode, reference: Reference
+    asker: TrialNode, reference: Reference, data_folder: Path
 ) -> None:
-    check_all(asker, reference, twenty_prompts())
+    check_all(asker, reference, twenty_prompts(data_folder))
 
 
-def twenty_prompts() -> list[str]:
-    """Five prompts each of four public sets; skips where they are not."""
-    folder = os.environ.get("DSLM_DATA")
-    if not folder:
-        pytest.skip("DSLM_DATA names no folder with the data sets (see docs/LOG.md)")
+def twenty_prompts(folder: Path) -> list[str]:
+    """Five prompts each of four public sets."""
     prompts = []
     for name in ("gsm8k", "medquad", "legalbench", "mbpp"):
-        with gzip.open(Path(folder) / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
             rows = (json.loads(line) for line in lines)
             tests = [row["q"] for row in rows if row["split"] == "test" and len(row["q"]) < 1_500]
         prompts += tests[:5]
