@@ -21,7 +21,7 @@ from coordinator.asking import RemoteAnswerer
 from coordinator.pinging import Pinger
 from protocols.adapters.clock import SystemClock
 from protocols.adapters.libp2p.network import Libp2pNetwork
-from protocols.errors import DslmError
+from protocols.errors import DslmError, PeerLost
 from protocols.ids import PeerId, parse_peer_id
 from protocols.messages.ask import Ask, Finished, Sampling, Text, Tokens
 from protocols.signing import Identity
@@ -32,6 +32,8 @@ from tests.attacks.programs import Command, Handler, Ready, say, serve
 CLIENTS = 4
 REQUEST_SECONDS = 20.0
 PUT_AGAIN_SECONDS = 0.1
+ASK_AGAIN_SECONDS = (0.5, 1.25)
+"""A coordinator's pauses before it asks a peer that it lost once more."""
 TOKENS = 16
 LIFE_SECONDS = 900.0
 PUBLISHED = 8
@@ -74,9 +76,13 @@ class Client:
         self._number = 0
 
     async def publish(self) -> None:
-        """Put the records that must stay."""
+        """Put the records that must stay, until the victim itself holds each."""
         for number in range(PUBLISHED):
-            await self._put(self._key(number), number)
+            key = self._key(number)
+            await self._put(key, number)
+            while not await self._is_held(key):
+                await asyncio.sleep(PUT_AGAIN_SECONDS)
+                await self._put(key, number)
 
     async def work(self, until: float) -> Window:
         """Request this and that until then."""
@@ -114,7 +120,10 @@ class Client:
 
     async def _find_once(self) -> None:
         """The victim itself still holds our record, whatever others hold."""
-        key = self._key(self._rng.randrange(PUBLISHED))
+        if not await self._is_held(self._key(self._rng.randrange(PUBLISHED))):
+            raise Wrong("the victim lost a record")
+
+    async def _is_held(self, key: str) -> bool:
         request = dht_pb2.FindRequest(keys=[key_id_of(key)])
         answer = await self._network.records._guard.call_protobuf_handler(
             PeerID.from_base58(self._victim),
@@ -122,10 +131,20 @@ class Client:
             request,
             dht_pb2.FindResponse,
         )
-        if answer.results[0].type != dht_pb2.FOUND_DICTIONARY:  # type: ignore[attr-defined]
-            raise Wrong("the victim lost a record")
+        return answer.results[0].type == dht_pb2.FOUND_DICTIONARY  # type: ignore[attr-defined, no-any-return]
 
     async def _ask_once(self) -> None:
+        """As a coordinator does, again if the stream breaks; all of it is one request's time."""
+        for pause in ASK_AGAIN_SECONDS:
+            try:
+                await self._ask()
+            except PeerLost:
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self._ask()
+
+    async def _ask(self) -> None:
         self._number += 1
         prompt = f"question {self._number}"
         ask = Ask(f"r{self._number}", 0, SPECIALIST, Text(prompt), Sampling(), TOKENS, 10.0)
