@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported. Several processes run the tests; if each computed with a thread for
+# every core, their threads would spend half of the time waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _unexpected = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process, as its fixtures want; and so do all files of a group.
+
+    The group `transformers` is there because importing that package takes many seconds.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
 
 
 class SkipWatch:

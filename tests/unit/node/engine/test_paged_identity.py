@@ -17,11 +17,16 @@ from node.engine.model import LlamaModel
 from node.engine.pages import BlockTable, PageBook
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from protocols.messages.ask import Sampling
+from tests.effort import few
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_model import reference
 
+pytestmark = pytest.mark.xdist_group("transformers")
+
 FEATURES = ("scattered", "chunked", "cached", "preempted")
 SETS = [set(names) for size in (0, 1, 2, 4) for names in combinations(FEATURES, size)]
+CASES = [(kv_heads, features) for kv_heads in (4, 2, 1) for features in SETS]
+"""Multi-head, grouped and multi-query attention, with no, one, two and all of the features."""
 TOKENS = 24
 
 
@@ -80,8 +85,7 @@ def answer(
     return answers
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2, 1], ids=["multi_head", "grouped", "multi_query"])
-@pytest.mark.parametrize("features", SETS, ids=lambda names: "+".join(sorted(names)) or "plain")
+@pytest.mark.parametrize(("kv_heads", "features"), few(CASES, 9))
 def test_greedy_answers_are_those_of_transformers(
     kv_heads: int, features: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

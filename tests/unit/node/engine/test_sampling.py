@@ -9,6 +9,8 @@ import torch
 from node.engine.sampling import choose, uniform
 from protocols.messages.ask import Sampling
 
+pytestmark = pytest.mark.xdist_group("transformers")
+
 
 def test_the_numbers_of_a_seed_are_fixed_for_ever() -> None:
     """Peers of different versions must draw alike: these constants are part of the protocol."""
@@ -98,9 +100,9 @@ def test_a_nucleus_wider_than_the_first_guess_is_found() -> None:
     logits = torch.zeros(5000)
     logits[1::2] = -0.5
     sampling = Sampling(temperature=1.0, top_p=0.5)
-    drawn = {choose(logits, sampling, position) for position in range(400)}
+    drawn = {choose(logits, sampling, position) for position in range(100)}
     assert all(token % 2 == 0 for token in drawn)
-    assert max(drawn) > 4000
+    assert max(drawn) > 3000
 
 
 def test_equal_tokens_are_kept_or_dropped_together() -> None:

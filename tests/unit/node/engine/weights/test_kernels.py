@@ -14,6 +14,7 @@ from node.engine.weights.int8 import Int8Matrix
 from node.engine.weights.matrix import DenseMatrix, Matrix, RefereeMatrix
 from node.engine.weights.packings import Int8Groups, Packed
 from node.engine.weights.quantise import quantise_int4, quantise_int8
+from tests.effort import few
 
 SHAPES = [(64, 32), (960, 576), (576, 1536), (48, 64), (16, 96), (320, 64), (80, 32)]
 ODD = [(7, 33), (61, 32), (5, 48), (1, 1), (33, 65)]
@@ -50,8 +51,8 @@ PACK: Mapping[str, Callable[[Tensor], Packed]] = {
 }
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 32, 33, 48, 64, 65, 200])
-@pytest.mark.parametrize(("out", "into"), SHAPES)
+@pytest.mark.parametrize("tokens", few([1, 2, 7, 8, 9, 32, 33, 48, 64, 65, 200], 4))
+@pytest.mark.parametrize(("out", "into"), few(SHAPES, 4))
 @pytest.mark.parametrize("kind", ["int4", "int8", "groups"])
 def test_fast_kernels_are_near_the_referee(kind: str, out: int, into: int, tokens: int) -> None:
     plain = weight(out, into)
@@ -90,7 +91,7 @@ def made(kind: str, out: int, into: int) -> Matrix:
 
 
 @pytest.mark.parametrize("kind", ["int4", "int8"])
-@pytest.mark.parametrize(("out", "into"), [(960, 576), (3072, 576), (576, 1536), (320, 64)])
+@pytest.mark.parametrize(("out", "into"), few([(960, 576), (3072, 576), (576, 1536), (320, 64)], 2))
 def test_a_row_does_not_depend_on_its_neighbours(kind: str, out: int, into: int) -> None:
     """To the last bit, among few and among many rows."""
     matrix = made(kind, out, into)
