@@ -63,6 +63,7 @@ class FunctionBody(Struct, frozen=True):
     """A function that may be called, as far as it is looked at here."""
 
     name: Annotated[str, Meta(min_length=1, max_length=256)]
+    parameters: dict[str, object] | None = None
 
 
 class ToolBody(Struct, frozen=True):

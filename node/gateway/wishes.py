@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from node.gateway.bodies import ChatBody, CommonBody, CompletionBody, ToolBody
-from node.gateway.errors import BadRequest, UnsupportedParameter
+from node.gateway.bodies import ChatBody, CommonBody, CompletionBody
+from node.gateway.errors import BadRequest
+from node.gateway.tool_choice import forced_call, tool_of
 from protocols import limits
 from protocols.messages.ask import (
     Constraint,
@@ -35,15 +36,10 @@ class Tools:
 
 
 def tools_of(body: ChatBody) -> Tools:
-    """`UnsupportedParameter` for a choice that would force a call."""
-    if body.tool_choice not in (None, "auto", "none"):
-        raise UnsupportedParameter(
-            "'tool_choice' can be 'auto' or 'none': dslm cannot make a model call a tool.",
-            "tool_choice",
-        )
+    """What the model is told of, and what is taken for a call."""
     if not body.tools or body.tool_choice == "none":
         return Tools()
-    names = frozenset(_name_of(tool, f"tools[{at}]") for at, tool in enumerate(body.tools))
+    names = frozenset(tool_of(tool, f"tools[{at}]").name for at, tool in enumerate(body.tools))
     text = msgspec.json.encode(body.tools).decode()
     if len(text) > limits.TOOLS_BYTES_MAX:
         raise BadRequest(
@@ -53,24 +49,21 @@ def tools_of(body: ChatBody) -> Tools:
     return Tools(text, names, body.parallel_tool_calls is False)
 
 
-def _name_of(tool: dict[str, object], path: str) -> str:
-    try:
-        return msgspec.convert(tool, ToolBody).function.name
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"Invalid value for {path!r}: {error}.", path) from error
-
-
 def constraint_of(body: CommonBody) -> Constraint | None:
-    """The only one of `response_format`, `dslm.regex` and `dslm.grammar`."""
+    """The only one of `response_format`, a forced call, `dslm.regex` and `dslm.grammar`."""
     own = body.dslm
-    found: list[Constraint | None] = [_format_of(body) if isinstance(body, ChatBody) else None]
+    found: list[Constraint | None] = []
+    if isinstance(body, ChatBody):
+        found += [_format_of(body), forced_call(body)]
     if own is not None:
         found.append(RegularExpression(own.regex) if own.regex is not None else None)
         found.append(Grammar(own.grammar) if own.grammar is not None else None)
     constraints = [one for one in found if one is not None]
     if len(constraints) > 1:
         raise BadRequest(
-            "Give one of 'response_format', 'dslm.regex' and 'dslm.grammar' only.", "dslm"
+            "Give one of 'response_format', a 'tool_choice' that forces a call, 'dslm.regex' and "
+            "'dslm.grammar' only.",
+            "dslm",
         )
     return constraints[0] if constraints else None
 
