@@ -165,7 +165,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(make_gguf: Make) -> None:
     ("recipe", "words"),
     [
         ({"architecture": "mamba"}, "mamba"),
-        ({"extra_key": "attention.sliding_window"}, "sliding_window"),
+        ({"extra_key": "attention.causal"}, "causal"),
         ({"extra_key": "expert_count"}, "expert_count"),
         ({"leave_out": "blk.1.ffn_up.weight"}, r"layers\.1\.up"),
         ({"leave_out": "token_embd.weight"}, "token_embd"),
