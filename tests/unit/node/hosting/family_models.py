@@ -156,15 +156,41 @@ def build(case: Case) -> Any:
     return model.eval()
 
 
+def build_with_eyes() -> Any:
+    """Gemma 3 with the smallest vision tower."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = Gemma3Config(
+        text_config=_COMMON | _GEMMA,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=319,
+        boi_token_index=317,
+        eoi_token_index=318,
+    )
+    model: Any = Gemma3ForConditionalGeneration(config)
+    randomise(model)
+    return model.eval()
+
+
 def randomise(model: Any) -> None:
     """Give every weight a value that matters, biases and norms too."""
     generator = torch.Generator().manual_seed(4)
+    config = model.config.get_text_config()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1:
                 # A token that drowns what the layers add would only ever repeat itself.
-                is_scaled = "embed" in name and hasattr(model.config, "query_pre_attn_scalar")
+                is_scaled = "embed" in name and hasattr(config, "query_pre_attn_scalar")
                 parameter.copy_(noise * (0.03 if is_scaled else 0.3))
             else:
                 parameter.add_(noise * 0.3)
@@ -241,9 +267,10 @@ def gguf_tensors(model: Any, case: Case) -> dict[str, NDArray[np.float32]]:
                 if values is not None:
                     tensors[f"blk.{index}.{short}.{kind}"] = _converted(values, short, case, config)
     if case.architecture == "gemma3":
-        for name in tensors:
-            if name.endswith("norm.weight"):
-                tensors[name] = tensors[name] + np.float32(1)
+        return {
+            name: values + np.float32(1) if name.endswith("norm.weight") else values
+            for name, values in tensors.items()
+        }
     return tensors
 
 
