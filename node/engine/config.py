@@ -7,6 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+_STRETCH_MAX = 1e6
+"""More than any model is stretched by; beyond it lengths and logarithms leave what floats hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
@@ -31,12 +34,13 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         """`ValueError` for a stretch that would divide by nothing."""
-        if not 0 < self.factor < math.inf or self.original_context_length < 1:
+        if not 0 < self.factor <= _STRETCH_MAX or self.original_context_length < 1:
             raise ValueError(
                 f"the rope factor is {self.factor} from {self.original_context_length} tokens"
             )
-        if self.kind == "yarn" and min(self.beta_fast, self.beta_slow, self.attention_factor) <= 0:
-            raise ValueError("the settings of rope scaling yarn must be positive")
+        for name in ("beta_fast", "beta_slow", "attention_factor"):
+            if not 0 < getattr(self, name) <= _STRETCH_MAX:
+                raise ValueError(f"{name} of the rope scaling is {getattr(self, name)}")
         if self.kind == "llama3" and self.low_frequency_factor == self.high_frequency_factor:
             raise ValueError("the two frequency factors of rope scaling are the same")
 

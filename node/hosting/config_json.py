@@ -49,7 +49,8 @@ def read_config_json(path: Path) -> LlamaConfig:
         kind = msgspec.json.decode(data, type=_Kind)
         _check_kind(path, kind)
         return msgspec.json.decode(data, type=FAMILIES[kind.model_type]).shape()
-    except (ValueError, *JSON_ERRORS) as error:
+    # Overflow: of a number of hundreds of digits, where a root of it is wanted.
+    except (ValueError, OverflowError, *JSON_ERRORS) as error:
         raise ModelFileError(
             f"{path}: {error}. This setting is not known to leave the answers as they should be."
         ) from error

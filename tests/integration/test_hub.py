@@ -16,6 +16,7 @@ from protocols.errors import ModelFileError
 from tests.fuzz import model_files
 
 COMMIT = "c0ffee" * 6 + "c0ff"
+API = "/api/models/owner/tiny/revision"
 FETCH = """
 import sys
 from pathlib import Path
@@ -59,9 +60,7 @@ def hub(files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = self.path.partition("?")[0]
-            if path.startswith("/api/models/owner/tiny/revision/main") or path.startswith(
-                f"/api/models/owner/tiny/revision/{COMMIT}"
-            ):
+            if path in {f"{API}/main", f"{API}/{COMMIT}"}:
                 siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
                 body = json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings})
                 self._send(body.encode(), with_body=with_body)

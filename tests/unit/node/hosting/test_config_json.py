@@ -110,6 +110,8 @@ def test_the_text_part_of_a_model_with_eyes_has_its_own_defaults(tmp_path: Path)
         ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": -2.0}}, "factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 1e308}}, "factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": 1e308}}, "beta_fast"),
         ({"rope_scaling": {"rope_type": "linear", "partial_rotary_factor": 0.5}}, "partial"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"auto_map": {}}, "auto_map"),
@@ -164,6 +166,11 @@ def test_what_a_family_does_not_compute_is_refused_by_name(
 ) -> None:
     with pytest.raises(ModelFileError, match=words):
         read(tmp_path, family, **change)
+
+
+def test_a_number_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"config\.json"):
+        read(tmp_path, "gemma3_text", hidden_size=10**400)
 
 
 @pytest.mark.parametrize("data", ["", "{", '{"model_type": "qwen3"', "[]", '{"model_type": 3}'])
