@@ -15,20 +15,24 @@ from node.engine.batch import Span
 from node.engine.cache import LayerCache
 
 
-def attend(queries: Tensor, cache: LayerCache, spans: Sequence[Span]) -> Tensor:
+def attend(
+    queries: Tensor, cache: LayerCache, spans: Sequence[Span], scale: float | None = None
+) -> Tensor:
     """`[tokens, heads * dimension]` from `queries` [tokens, heads, dimension].
 
     A span reads its own pages only, so a sequence's result does not depend on what else is in the
-    batch.
+    batch. Scores are multiplied by `scale`; None is one over the root of the dimension.
     """
     outputs = [
-        _attend_span(queries[span.start : span.stop], *cache.read(span), span.mask)
+        _attend_span(queries[span.start : span.stop], *cache.read(span), span.mask, scale)
         for span in spans
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _attend_span(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def _attend_span(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None
+) -> Tensor:
     """`keys` and `values` are `[kv_heads, seen, dimension]`, `mask` `[rows, seen]`.
 
     The queries that share a key-value head are packed into one long row of queries: that is several
@@ -43,6 +47,7 @@ def _attend_span(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | N
         keys.unsqueeze(0),
         values.unsqueeze(0),
         attn_mask=None if mask is None else mask.repeat(group, 1),
+        scale=scale,
     )
     unpacked = result.view(kv_heads, group, rows, dimension).permute(2, 0, 1, 3)
     return unpacked.reshape(rows, heads * dimension)

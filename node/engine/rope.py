@@ -5,6 +5,7 @@ checkpoints); must not know attention or caches.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ def inverse_frequencies(config: LlamaConfig) -> Tensor:
             return plain / torch.tensor(scaling.divisors, dtype=torch.float32)
         case "llama3":
             return _llama3(plain, scaling)
+        case "yarn":
+            return _yarn(plain, scaling, config)
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
@@ -42,6 +45,26 @@ def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
     return torch.where(is_between, blended, stretched)
 
 
+def _yarn(plain: Tensor, scaling: RopeScaling, config: LlamaConfig) -> Tensor:
+    low, high = _yarn_range(scaling, config)
+    ramp = (torch.arange(len(plain), dtype=torch.float32) - low) / (high - low)
+    kept = 1 - ramp.clamp(0, 1)
+    return 1 / (scaling.factor / plain) * (1 - kept) + plain * kept
+
+
+def _yarn_range(scaling: RopeScaling, config: LlamaConfig) -> tuple[float, float]:
+    """The pairs between which the blend goes from all to nothing; never the same."""
+    dimension = config.head_dimension
+
+    def pair(turns: float) -> float:
+        waves = math.log(scaling.original_context_length / (turns * 2 * math.pi))
+        return dimension * waves / (2 * math.log(config.rope_theta))
+
+    low = max(math.floor(pair(scaling.beta_fast)), 0)
+    high = min(math.ceil(pair(scaling.beta_slow)), dimension - 1)
+    return low, high + 0.001 if high == low else high
+
+
 class RotaryTable:
     """Cosines and sines for positions 0 to `positions` - 1, made once."""
 
@@ -49,9 +72,11 @@ class RotaryTable:
         angles = torch.outer(
             torch.arange(positions, dtype=torch.float32), inverse_frequencies(config)
         )
-        self._cosines = torch.cat((angles.cos(), angles.cos()), dim=-1).to(dtype)
+        factor = 1.0 if config.rope_scaling is None else config.rope_scaling.attention_factor
+        cosines, sines = angles.cos() * factor, angles.sin() * factor
+        self._cosines = torch.cat((cosines, cosines), dim=-1).to(dtype)
         # The first half of a rotated vector subtracts the second: keep the sign in the table.
-        self._sines = torch.cat((-angles.sin(), angles.sin()), dim=-1).to(dtype)
+        self._sines = torch.cat((-sines, sines), dim=-1).to(dtype)
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for `positions` [tokens], each `[tokens, 1, dimension]`."""
@@ -61,6 +86,14 @@ class RotaryTable:
     def size(self) -> int:
         """Bytes held."""
         return self._cosines.nbytes + self._sines.nbytes
+
+
+def local_table(config: LlamaConfig, positions: int, dtype: torch.dtype) -> RotaryTable | None:
+    """The table of the sliding layers, where they have one of their own."""
+    theta = config.variant.local_rope_theta
+    if theta is None:
+        return None
+    return RotaryTable(replace(config, rope_theta=theta, rope_scaling=None), positions, dtype)
 
 
 def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -1,32 +1,36 @@
-"""The tokenizer inside a GGUF file: a byte-level BPE rebuilt from its metadata.
+"""The tokenizer inside a GGUF file, rebuilt from its metadata.
 
 Knows llama.cpp's `tokenizer.*` keys and how each family of models splits text before merging; must
-not know the container.
+not know the container. `gguf_sentencepiece` has the families that do not split.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from node.hosting.chat_template import ChatTemplate
 from node.hosting.gguf import Value
+from node.hosting.gguf_sentencepiece import CONTROL, USER_DEFINED, Pieces
 from node.hosting.tokenizer import ChatTokenizer
 from protocols.errors import ModelFileError
 
-_CONTROL, _USER_DEFINED = 3, 4
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# As Llama 3's, but each digit alone.
+_QWEN_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 _SPECIAL_TOKENS = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
-_STOP_KEYS = ("eos_token_id", "eot_token_id")
+_STOP_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_TURN_ENDS = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>"})
+"""Control tokens that end an answer even where no key says so, as llama.cpp has it."""
 
 
 def read_gguf_tokenizer(path: Path, metadata: Mapping[str, Value]) -> ChatTokenizer:
@@ -41,21 +45,67 @@ class _Reader:
 
     def tokenizer(self) -> ChatTokenizer:
         kind = self._text("ggml.model")
-        if kind != "gpt2":
-            raise ModelFileError(
-                f"{self.path} has a tokenizer of kind {kind!r}; from GGUF only byte-level BPE "
-                "(gpt2) is supported. Use the model's Hugging Face folder with tokenizer.json."
-            )
         tokens = self._strings("ggml.tokens")
-        ids = {key: self._token_id(f"ggml.{key}", len(tokens)) for key in _STOP_KEYS}
+        match kind:
+            case "gpt2":
+                tokenizer, adds_first = self._byte_level_bpe(tokens), False
+            case "llama":
+                tokenizer, adds_first = self._sentencepiece(tokens), True
+            case _:
+                raise ModelFileError(
+                    f"{self.path} has a tokenizer of kind {kind[:80]!r}; from GGUF byte-level BPE "
+                    "(gpt2) and SentencePiece (llama) are supported. Use the model's Hugging Face "
+                    "folder with tokenizer.json."
+                )
         first = self._token_id("ggml.bos_token_id", len(tokens))
-        adds_first = self.metadata.get("tokenizer.ggml.add_bos_token", False) is True
+        adds_first = self._flag("ggml.add_bos_token", default=adds_first)
         return ChatTokenizer(
-            tokenizer=self._byte_level_bpe(tokens),
+            tokenizer=tokenizer,
             template=self._template(tokens),
-            stop_ids=frozenset(token_id for token_id in ids.values() if token_id is not None),
+            stop_ids=self._stop_ids(tokens),
             first_ids=(first,) if adds_first and first is not None else (),
         )
+
+    def _stop_ids(self, tokens: tuple[str, ...]) -> frozenset[int]:
+        named = {self._token_id(f"ggml.{key}", len(tokens)) for key in _STOP_KEYS}
+        kinds = self._kinds(tokens)
+        ends = {
+            index
+            for index, kind in enumerate(kinds)
+            if kind == CONTROL and tokens[index] in _TURN_ENDS
+        }
+        return frozenset(ends | {token_id for token_id in named if token_id is not None})
+
+    def _sentencepiece(self, tokens: tuple[str, ...]) -> Tokenizer:
+        for key in ("precompiled_charsmap", "remove_extra_whitespaces"):
+            if self.metadata.get(f"tokenizer.ggml.{key}"):
+                raise ModelFileError(
+                    f"{self.path} changes texts by tokenizer.ggml.{key}, which is not supported. "
+                    "Use the model's Hugging Face folder with tokenizer.json."
+                )
+        scores = self.metadata.get("tokenizer.ggml.scores")
+        kinds = self._kinds(tokens)
+        if not isinstance(scores, tuple) or not len(scores) == len(kinds) == len(tokens):
+            raise ModelFileError(f"{self.path} lacks scores or types of tokens; it is damaged.")
+        try:
+            ranked = tuple(float(score) for score in scores)
+            has_prefix = self._flag("ggml.add_space_prefix", default=True)
+            return Pieces(tokens, ranked, kinds, has_prefix).tokenizer()
+        except ValueError as error:
+            raise ModelFileError(f"{self.path} {error}; it is damaged. Get it again.") from error
+
+    def _kinds(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
+        """The type of each token, or nothing for a file without types."""
+        kinds = self.metadata.get("tokenizer.ggml.token_type", ())
+        if not isinstance(kinds, tuple) or len(kinds) not in (0, len(tokens)):
+            raise ModelFileError(f"{self.path} gives no type for some tokens; it is damaged.")
+        return tuple(kind if isinstance(kind, int) else -1 for kind in kinds)
+
+    def _flag(self, key: str, *, default: bool) -> bool:
+        value = self.metadata.get(f"tokenizer.{key}", default)
+        if not isinstance(value, bool):
+            raise ModelFileError(f"{self.path}: tokenizer.{key} is {str(value)[:80]}, no truth.")
+        return value
 
     def _byte_level_bpe(self, tokens: tuple[str, ...]) -> Tokenizer:
         vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -70,6 +120,8 @@ class _Reader:
         except Exception as error:
             raise ModelFileError(f"{self.path} has damaged merges: {error}.") from error
         tokenizer = Tokenizer(model)
+        if split == "qwen2":
+            tokenizer.normalizer = normalizers.NFC()
         tokenizer.pre_tokenizer = self._pre_tokenizer(split)
         tokenizer.decoder = decoders.ByteLevel()
         self._add_special(tokenizer, tokens)
@@ -77,12 +129,9 @@ class _Reader:
 
     def _add_special(self, tokenizer: Tokenizer, tokens: tuple[str, ...]) -> None:
         """Control tokens and the like are matched whole in the text, never merged."""
-        kinds = self.metadata.get("tokenizer.ggml.token_type", ())
-        if not isinstance(kinds, tuple) or len(kinds) not in (0, len(tokens)):
-            raise ModelFileError(f"{self.path} gives no type for some tokens; it is damaged.")
-        typed = tuple(zip(tokens, kinds, strict=False))
-        control = [token for token, kind in typed if kind == _CONTROL]
-        defined = [token for token, kind in typed if kind == _USER_DEFINED]
+        typed = tuple(zip(tokens, self._kinds(tokens), strict=False))
+        control = [token for token, kind in typed if kind == CONTROL]
+        defined = [token for token, kind in typed if kind == USER_DEFINED]
         # All at once: the library rebuilds its search tree at each call.
         tokenizer.add_special_tokens(
             [AddedToken(token, normalized=False, special=True) for token in control]
@@ -104,17 +153,19 @@ class _Reader:
                 )
             case "gpt-2":
                 return byte_level(add_prefix_space=False, use_regex=True)
-            case "llama-bpe":
+            case "llama-bpe" | "qwen2":
+                words = _LLAMA3_SPLIT if split == "llama-bpe" else _QWEN_SPLIT
                 return pre_tokenizers.Sequence(
                     [
-                        pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), behavior="isolated"),
+                        pre_tokenizers.Split(Regex(words), behavior="isolated"),
                         byte_level(add_prefix_space=False, use_regex=False),
                     ]
                 )
             case _:
                 raise ModelFileError(
-                    f"{self.path} splits text by {split!r}, which is not known here: smollm, gpt-2 "
-                    "and llama-bpe are. Use the model's Hugging Face folder with tokenizer.json."
+                    f"{self.path} splits text by {split!r}, which is not known here: smollm, "
+                    "gpt-2, llama-bpe and qwen2 are. Use the model's Hugging Face folder with "
+                    "tokenizer.json."
                 )
 
     def _template(self, tokens: tuple[str, ...]) -> ChatTemplate | None:

@@ -4,13 +4,15 @@ Knows the hub's client library, which is imported only when it is needed; must n
 files end up.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from node.hosting.download import Progress, require_space
 from protocols.errors import ModelFileError, UserError
 
-_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
-_SUFFIXES = (".safetensors", ".json", ".jinja", "tokenizer.model")
+_SUFFIXES = (".safetensors", ".json", ".jinja")
+_SECOND_COPY = "consolidated"
+"""How Mistral and Meta name the same weights in a form of their own, beside the ones we read."""
 
 
 def fetch_repository(name: str, revision: str, target: Path, progress: Progress) -> None:
@@ -31,11 +33,10 @@ def fetch_repository(name: str, revision: str, target: Path, progress: Progress)
     try:
         files = HfApi().model_info(name, revision=revision, files_metadata=True).siblings or []
         sizes = {file.rfilename: file.size or 0 for file in files}
-        _require_weights(name, list(sizes))
-        needed = sum(size for file, size in sizes.items() if file.endswith(_SUFFIXES))
-        require_space(target.parent, needed, name)
+        wanted = wanted_files(name, list(sizes))
+        require_space(target.parent, sum(sizes[file] for file in wanted), name)
         progress.note(f"getting {name}@{revision} from the Hugging Face hub")
-        snapshot_download(name, revision=revision, allow_patterns=_PATTERNS, local_dir=target)
+        snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=target)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelFileError(
             f"the Hugging Face hub has no model {name!r} at revision {revision!r} that you may read"
@@ -44,11 +45,22 @@ def fetch_repository(name: str, revision: str, target: Path, progress: Progress)
         raise UserError(_unreachable(name, error)) from error
 
 
-def _require_weights(name: str, files: list[str]) -> None:
-    if not any(file.endswith(".safetensors") for file in files):
+def wanted_files(name: str, files: Sequence[str]) -> list[str]:
+    """Of a repository's files, those that a model is read from. `ModelFileError` without weights.
+
+    Folders within hold other forms of the model, which would be fetched for nothing.
+    """
+    wanted = [
+        file
+        for file in files
+        if "/" not in file and file.endswith(_SUFFIXES) and not file.startswith(_SECOND_COPY)
+    ]
+    if not any(file.endswith(".safetensors") for file in wanted):
         raise ModelFileError(
             f"{name} has no safetensors weights; pickled ones can run code and are never loaded"
         )
+    # The library takes names for patterns.
+    return [file for file in wanted if not set(file) & set("*?[")]
 
 
 def _unreachable(name: str, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A Llama model in a Hugging Face folder: `config.json`, `*.safetensors`, `tokenizer.json`.
+"""A model in a Hugging Face folder: `config.json`, `*.safetensors`, `tokenizer.json`.
 
 Knows Hugging Face's names and files; runs no code from the folder and opens no pickle.
 """
@@ -13,6 +13,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from node.engine.config import LLAMA, Variant
 from node.hosting.config_json import read_config_json
 from node.hosting.folder_tokenizer import TOKENIZER_FILES, read_folder_tokenizer
 from node.hosting.json_file import read_json
@@ -31,12 +32,23 @@ _LAYER_TENSORS = {
     "self_attn.k_proj": "key",
     "self_attn.v_proj": "value",
     "self_attn.o_proj": "output",
+    "self_attn.q_norm": "query_norm",
+    "self_attn.k_norm": "key_norm",
     "post_attention_layernorm": "feed_forward_norm",
     "mlp.gate_proj": "gate",
     "mlp.up_proj": "up",
     "mlp.down_proj": "down",
 }
-_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.([\w.]+)\.weight")
+_NORMED_TENSORS = _LAYER_TENSORS | {
+    "post_attention_layernorm": "attention_output_norm",
+    "pre_feedforward_layernorm": "feed_forward_norm",
+    "post_feedforward_layernorm": "feed_forward_output_norm",
+}
+"""Where attention's output is normed too, a name that Llama has means another norm."""
+_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.([\w.]+)\.(weight|bias)")
+# Of models with eyes: the text part's prefix, as transformers writes it and as it once did.
+_TEXT_PART = re.compile(r"^(?:model\.language_model|language_model\.model)\.(.+)")
+_OTHER_PARTS = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..+")
 # Old checkpoints carry the rotary frequencies, which are computed from the settings anyway.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
@@ -50,7 +62,7 @@ def read_huggingface_model(folder: Path) -> ModelWeights:
     """The model in `folder`. `ModelFileError` when it is not whole or not one we can compute."""
     config = read_config_json(folder / "config.json")
     files = _weight_files(folder)
-    tensors = SafetensorsTensors(files)
+    tensors = SafetensorsTensors(files, config.variant)
     shapes = dict(tensors.shapes)
     if config.tied_embeddings:
         shapes.pop("head", None)
@@ -68,32 +80,38 @@ def read_huggingface_model(folder: Path) -> ModelWeights:
     )
 
 
-def own_name(name: str) -> str:
+def own_name(name: str, variant: Variant = LLAMA) -> str:
     """Our name of a tensor; Hugging Face's where we have none."""
+    if variant.has_output_norms:
+        name = _TEXT_PART.sub(r"model.\1", name).removeprefix("language_model.")
     if layer := _LAYER.fullmatch(name):
-        index, part = layer.groups()
-        return f"layers.{index}.{_LAYER_TENSORS.get(part, part)}"
+        index, part, kind = layer.groups()
+        parts = _NORMED_TENSORS if variant.has_output_norms else _LAYER_TENSORS
+        return f"layers.{index}.{parts.get(part, part)}" + ("_bias" if kind == "bias" else "")
     return _TENSORS.get(name, name)
 
 
 class SafetensorsTensors:
     """Implements `TensorSource` on files that stay mapped while this lives."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], variant: Variant = LLAMA) -> None:
         """Read the headers. `ModelFileError` for a damaged file or a type that is no float."""
         self.shapes: Mapping[str, tuple[int, ...]]
+        self._variant = variant
         self._places: dict[str, tuple[Path, str, Any]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for path in files:
             try:
                 # Not closed: the handle is the mapping, and ends with this object.
                 handle: Any = ExitStack().enter_context(safe_open(path, framework="pt"))
-                names = [name for name in handle.keys() if not _IGNORED.fullmatch(name)]  # noqa: SIM118
-                for name in names:
+                for name in handle.keys():  # noqa: SIM118
+                    if self._is_left_out(name):
+                        continue
                     part = handle.get_slice(name)
                     _check_kind(path, name, part.get_dtype())
-                    shapes[own_name(name)] = tuple(part.get_shape())
-                    self._places[own_name(name)] = (path, name, handle)
+                    own = own_name(name, variant)
+                    shapes[own] = tuple(part.get_shape())
+                    self._places[own] = (path, name, handle)
             except (OSError, SafetensorError) as error:
                 raise _damaged(path, error) from error
         self.shapes = shapes
@@ -105,7 +123,13 @@ class SafetensorsTensors:
             tensor: Tensor = handle.get_tensor(stored_name)
         except (OSError, SafetensorError) as error:
             raise _damaged(path, error) from error
-        return tensor
+        # Wide norms are stored less one, so that a weight of zero changes nothing.
+        is_less_one = self._variant.has_wide_norms and name.endswith("norm")
+        return tensor.float() + 1 if is_less_one else tensor
+
+    def _is_left_out(self, name: str) -> bool:
+        has_eyes = self._variant.has_output_norms and _OTHER_PARTS.fullmatch(name)
+        return bool(has_eyes or _IGNORED.fullmatch(name))
 
 
 def _check_kind(path: Path, name: str, kind: str) -> None:

@@ -54,8 +54,8 @@ def check_tensors(path: Path, config: LlamaConfig, found: Mapping[str, tuple[int
     extra = sorted(found.keys() - wanted.keys())
     if extra:
         raise ModelFileError(
-            f"{path} holds {extra[0]}, which a Llama model does not have; "
-            "computing without it would give wrong answers. Only plain Llama models are supported."
+            f"{path} holds {extra[0][:80]}, which a model of its kind does not have; "
+            "computing without it would give wrong answers."
         )
     for name, shape in wanted.items():
         if found[name] != shape:

@@ -79,13 +79,23 @@ def activation_type(precision: Precision) -> torch.dtype:
     return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
+def norm_type(config: LlamaConfig, dtype: torch.dtype) -> torch.dtype:
+    """What the weights of norms are held and multiplied in, where `dtype` is computed in."""
+    return torch.float32 if config.variant.has_wide_norms else dtype
+
+
 def weight_bytes(config: LlamaConfig, precision: Precision, positions: int) -> int:
     """Bytes of all weights and of the rotary tables for `positions` positions."""
-    itemsize = activation_type(precision).itemsize
-    norms = (2 * config.layers + 1) * config.hidden_size
-    tables = 2 * positions * config.head_dimension
+    dtype = activation_type(precision)
     matrices = sum(_bytes_of(product, precision) for product in products(config))
-    return matrices + (norms + tables) * itemsize
+    norms, biases = 0, 0
+    for name, shape in config.tensor_shapes().items():
+        if len(shape) == 1:
+            norms += shape[0] * name.endswith("norm")
+            biases += shape[0] * name.endswith("bias")
+    rotary = 1 if config.variant.local_rope_theta is None else 2
+    tables = rotary * 2 * positions * config.head_dimension
+    return matrices + norms * norm_type(config, dtype).itemsize + (biases + tables) * dtype.itemsize
 
 
 def _bytes_of(product: Product, precision: Precision) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
-from node.engine.config import LlamaConfig
+from node.engine.config import LlamaConfig, Variant
 from node.engine.model import LlamaModel, TensorSource
 from node.engine.weights.packings import Int4Groups, Int8Rows, as_floats
 from node.engine.weights.scheme import (
@@ -24,6 +25,18 @@ from node.engine.weights.scheme import (
 
 MakeWeights = Callable[[LlamaConfig, int], TensorSource]
 IDS = list(range(40))
+QWEN2 = Variant(has_input_biases=True)
+QWEN3 = Variant(has_query_key_norms=True, has_output_bias=True)
+GEMMA3 = Variant(
+    has_query_key_norms=True,
+    has_output_norms=True,
+    has_wide_norms=True,
+    activation="gelu_tanh",
+    embedding_scale=8.0,
+    sliding_window=12,
+    sliding_layers=(0,),
+    local_rope_theta=100.0,
+)
 SMOLLM2 = LlamaConfig(49152, 576, 1536, 30, 9, 3, 64, 8192, 1e-5, 1e5)
 
 
@@ -46,13 +59,22 @@ def logits_of(model: LlamaModel) -> Tensor:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     "change",
-    [{}, {"tied_embeddings": False}, {"intermediate_size": 48}, {"hidden_size": 40}, {"heads": 2}],
+    [
+        {},
+        {"tied_embeddings": False},
+        {"intermediate_size": 48},
+        {"hidden_size": 40},
+        {"heads": 2},
+        {"variant": QWEN2},
+        {"variant": QWEN3},
+        {"variant": GEMMA3},
+    ],
     ids=str,
 )
 def test_bytes_are_predicted_exactly(
-    config: LlamaConfig, random_weights: MakeWeights, change: dict[str, int], precision: Precision
+    config: LlamaConfig, random_weights: MakeWeights, change: dict[str, Any], precision: Precision
 ) -> None:
-    config = replace(config, **change)  # type: ignore[arg-type]
+    config = replace(config, **change)
     model = model_of(config, random_weights(config, 1), precision, activation_type(precision))
     assert model.size == weight_bytes(config, precision, 128)
     assert torch.isfinite(logits_of(model)).all()
