@@ -4,7 +4,7 @@ Knows weights and arithmetic; must not know requests, sampling or files. In fp32
 same tokens as the Hugging Face implementation of the same weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 
 from node.engine.attention import attend
-from node.engine.batch import StepBatch
+from node.engine.batch import Chunk, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
+from node.engine.errors import EngineFailed
 from node.engine.rope import RotaryTable, rotate
 from node.engine.weights.hold import hold, hold_table
 from node.engine.weights.matrix import Matrix
@@ -89,6 +90,13 @@ class LlamaModel:
         layers = sum(layer.size for layer in self._layers)
         return tables + layers + self._final_norm.nbytes + self._rotary.size
 
+    def open(self, cache_tokens: int, *, is_cache_quantised: bool = False) -> "EagerRunner":
+        """This model with pages for `cache_tokens` tokens."""
+        return EagerRunner(
+            self,
+            KeyValueCache(self.config, cache_tokens, self.dtype, is_quantised=is_cache_quantised),
+        )
+
     @torch.inference_mode()
     def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
         """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
@@ -135,3 +143,21 @@ def _read_layer(source: WeightSource, index: int, dtype: torch.dtype) -> LayerWe
         gate_up=matrix("gate", "up"),
         down=matrix("down"),
     )
+
+
+class EagerRunner:
+    """Implements `Runner` with torch's operators, one after the other."""
+
+    def __init__(self, model: LlamaModel, cache: KeyValueCache) -> None:
+        self._held: tuple[LlamaModel, KeyValueCache] | None = (model, cache)
+
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        """As `Runner.run`. `EngineFailed` after `close`."""
+        if self._held is None:
+            raise EngineFailed("The engine was closed.")
+        model, cache = self._held
+        return model.forward(build_batch(chunks, model.dtype), cache)
+
+    def close(self) -> None:
+        """As `Runner.close`."""
+        self._held = None

@@ -134,4 +134,4 @@ class Team:
 
 def spans_array(spans: Sequence[tuple[int, int, int, int]]) -> ctypes.Array[SpanStruct]:
     """Start, stop, position and first page of each, for `BatchStruct.spans`."""
-    return (SpanStruct * len(spans))(*spans)
+    return (SpanStruct * len(spans))(*(SpanStruct(*span) for span in spans))

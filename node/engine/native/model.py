@@ -9,7 +9,7 @@ import ctypes
 import mmap
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -96,6 +96,19 @@ def native_bytes(config: LlamaConfig, precision: Precision, positions: int) -> i
     return matrices + 4 * (norms + tables)
 
 
+@dataclass(frozen=True, slots=True)
+class NativeOptions:
+    """How a model is held and computed.
+
+    `positions` bounds the position of any token. `may_use_tiles` False leaves AMX alone.
+    """
+
+    precision: Precision
+    positions: int
+    threads: int = 1
+    may_use_tiles: bool = True
+
+
 class NativeModel:
     """Weights in panels and the team that multiplies by them. Not thread-safe with itself.
 
@@ -108,17 +121,14 @@ class NativeModel:
         config: LlamaConfig,
         source: WeightSource,
         library: NativeLibrary,
-        *,
-        precision: Precision,
-        positions: int,
-        threads: int = 1,
-        may_use_tiles: bool = True,
+        options: NativeOptions,
         progress: Callable[[float], None] = lambda _fraction: None,
     ) -> None:
-        """Read every weight, one matrix at a time; arguments are as in `LlamaModel`.
+        """Read every weight, one matrix at a time; `progress` hears the fraction done.
 
         `NativeUnfit` if the model is of a kind or shape that is not known here.
         """
+        precision, positions = options.precision, options.positions
         check_shape(config, precision)
         self.config = config
         self.precision: Precision = precision
@@ -139,14 +149,16 @@ class NativeModel:
         )
         self._read(progress)
         self._rotate(positions)
-        self._team: Team | None = library.team(threads, may_use_tiles=may_use_tiles)
+        self._team: Team | None = library.team(options.threads, may_use_tiles=options.may_use_tiles)
         self.has_tiles = self._team.has_tiles
 
     def _read(self, progress: Callable[[float], None]) -> None:
         shelf, struct = self._shelf, self._struct
         wanted = iter(products(self.config))
         struct.embedding = shelf.matrix(next(wanted))
-        struct.head = struct.embedding if self.config.tied_embeddings else shelf.matrix(next(wanted))
+        struct.head = (
+            struct.embedding if self.config.tied_embeddings else shelf.matrix(next(wanted))
+        )
         struct.final_norm = shelf.vector("final_norm")
         for index in range(self.config.layers):
             layer = self._layers[index]
@@ -177,6 +189,11 @@ class NativeModel:
         if self._team is None:
             raise EngineFailed("The engine was closed.")
         self._team.step(self._struct, batch)
+
+    @property
+    def instructions(self) -> str:
+        """What it computes with, for people."""
+        return "AVX-512 and AMX" if self.has_tiles else "AVX-512"
 
     @property
     def logit_width(self) -> int:
@@ -222,7 +239,10 @@ class NativeRunner:
             tokens.extend(chunk.token_ids)
             pages.extend(chunk.pages[: pages_for(chunk.seen)])
             spans.append((start, len(tokens), chunk.position, first_page))
-            if len(pages) - first_page < pages_for(chunk.seen) or chunk.seen > self._model.positions:
+            if (
+                len(pages) - first_page < pages_for(chunk.seen)
+                or chunk.seen > self._model.positions
+            ):
                 raise ValueError(f"there is no room for {chunk.seen} positions")
         self._check(tokens, pages)
         logits = torch.empty((len(rows), self._model.logit_width))
