@@ -145,62 +145,90 @@ void few_numbers(const Matrix& matrix, int index, const Rows& in, int first, Pla
 }
 
 #ifdef DSLM_AMX
-template <int bits>
-inline void unpack(const Panel& panel, int groups, uint8_t* codes) {  // of 4 bits, as those of 8
-    constexpr int kStep = 256 + 64;
-    for (int group = 0; group < groups; ++group) {
-        ask_for(panel.codes + group * kStep + kAhead, kStep);
-        for (int i = 0; i < 4; ++i) {
-            const Bytes both = load_bytes(panel.codes + group * 256 + 64 * i);
-            store_codes(codes + group * 512 + 128 * i, low_halves(both));
-            store_codes(codes + group * 512 + 128 * i + 64, high_halves(both));
+constexpr int kBatch = 8;        // groups whose sums wait in memory before they are scaled
+
+// A panel as the registers want it: codes as those of 8 bits, scales and minima as numbers.
+template <int bits> class Opened {
+public:
+    Opened(const Panel& panel, int groups, std::vector<float>& room) {
+        const size_t code_bytes = bits == 4 ? static_cast<size_t>(groups) * 512 : 0;
+        room.resize(static_cast<size_t>(groups) * 2 * kLanes + code_bytes / 4 + kLanes);
+        float* start = room.data() + (-(reinterpret_cast<uintptr_t>(room.data()) / 4) & (kLanes - 1));
+        uint8_t* unpacked = reinterpret_cast<uint8_t*>(start);
+        factors_ = start + code_bytes / 4;
+        codes_ = bits == 4 ? unpacked : panel.codes;
+        constexpr int kBytes = bits == 4 ? 256 : 512, kStep = kBytes + (bits == 4 ? 64 : 32);
+        for (int group = 0; group < groups; ++group) {
+            ask_for(panel.codes + group * kStep + kAhead, kStep);
+            for (int i = 0; bits == 4 && i < 4; ++i) {
+                const Bytes both = load_bytes(panel.codes + group * 256 + 64 * i);
+                store_codes(unpacked + group * 512 + 128 * i, low_halves(both));
+                store_codes(unpacked + group * 512 + 128 * i + 64, high_halves(both));
+            }
+            store(factors_ + group * 2 * kLanes, halves(panel.halves_at(bits, group)));
+            if (bits == 4) store(factors_ + group * 2 * kLanes + kLanes, halves(panel.halves_at(bits, group) + kLanes));
         }
     }
-}
+    const uint8_t* codes(int group) const { return codes_ + group * 512; }
+    Floats scales(int group) const { return load(factors_ + group * 2 * kLanes); }
+    Floats minima(int group) const { return bits == 4 ? load(factors_ + group * 2 * kLanes + kLanes) : zeros(); }
 
-// 16 tokens from `first` on, of which `count` are wanted; `codes` are those of the panel, unpacked.
+private:
+    const uint8_t* codes_;
+    float* factors_;
+};
+
+// 16 tokens from `first` on, of which `count` are wanted. What a register stored cannot be read at
+// once, so the sums of several groups are taken before the first is scaled.
 template <int bits>
-void tile(const uint8_t* codes, const Panel& panel, const Rows& in, int first, int count, Place to) {
-    alignas(64) int32_t sums[2][kTile * kLanes];
-    Floats total[kTile];
-    for (auto& one : total) one = zeros();
+void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place to) {
+    alignas(64) int32_t sums[kBatch][kTile * kLanes];
+    alignas(64) float totals[kTile][kLanes] = {};
     const int8_t* x = in.codes.data() + static_cast<size_t>(first) * in.columns;
     const size_t at = static_cast<size_t>(first) * in.groups;
-    const auto take = [&](const int32_t* found, int group) {
-        const Floats scales = halves(panel.halves_at(bits, group));
-        const Floats minima = bits == 4 ? halves(panel.halves_at(bits, group) + kLanes) : zeros();
-#pragma GCC unroll 16
-        for (int token = 0; token < kTile; ++token) {
-            const size_t place = at + static_cast<size_t>(token) * in.groups + group;
-            Ints one = load_ints(found + token * kLanes);
-            if (bits == 8) one = subtract(one, all_ints(in.offsets[place]));
-            total[token] = add_group<bits>(total[token], one, in, place, scales, minima);
+#define DSLM_GROUP(register, group)                        \
+    _tile_zero(register);                                  \
+    _tile_loadd(6, x + (group) * kGroup, in.columns);      \
+    _tile_loadd(7, panel.codes(group), 64);                \
+    _tile_dpbsud(register, 6, 7)
+    for (int base = 0; base < in.groups; base += kBatch) {
+        const int here = std::min(kBatch, in.groups - base);
+        int group = 0;
+        for (; group + 4 <= here; group += 4) {
+            DSLM_GROUP(0, base + group);
+            DSLM_GROUP(1, base + group + 1);
+            DSLM_GROUP(2, base + group + 2);
+            DSLM_GROUP(3, base + group + 3);
+            _tile_stored(0, sums[group], 64);
+            _tile_stored(1, sums[group + 1], 64);
+            _tile_stored(2, sums[group + 2], 64);
+            _tile_stored(3, sums[group + 3], 64);
         }
-    };
-    int group = 0;
-    for (; group + 2 <= in.groups; group += 2) {
-        _tile_zero(0);
-        _tile_loadd(6, x + group * kGroup, in.columns);
-        _tile_loadd(7, codes + group * 512, 64);
-        _tile_dpbsud(0, 6, 7);
-        _tile_stored(0, sums[0], 64);
-        _tile_zero(1);
-        _tile_loadd(6, x + (group + 1) * kGroup, in.columns);
-        _tile_loadd(7, codes + (group + 1) * 512, 64);
-        _tile_dpbsud(1, 6, 7);
-        _tile_stored(1, sums[1], 64);
-        take(sums[0], group);
-        take(sums[1], group + 1);
+        for (; group < here; ++group) {
+            DSLM_GROUP(0, base + group);
+            _tile_stored(0, sums[group], 64);
+        }
+        for (int start = 0; start < count; start += 8) {
+            Floats total[8];
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) total[i] = load(totals[start + i]);
+            for (int g = 0; g < here; ++g) {
+                const Floats scales = panel.scales(base + g), minima = panel.minima(base + g);
+                const size_t place = at + static_cast<size_t>(start) * in.groups + base + g;
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    const size_t one = place + static_cast<size_t>(i) * in.groups;
+                    Ints sum = load_ints(sums[g] + (start + i) * kLanes);
+                    if (bits == 8) sum = subtract(sum, all_ints(in.offsets[one]));
+                    total[i] = add_group<bits>(total[i], sum, in, one, scales, minima);
+                }
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) store(totals[start + i], total[i]);
+        }
     }
-    if (group < in.groups) {
-        _tile_zero(0);
-        _tile_loadd(6, x + group * kGroup, in.columns);
-        _tile_loadd(7, codes + group * 512, 64);
-        _tile_dpbsud(0, 6, 7);
-        _tile_stored(0, sums[0], 64);
-        take(sums[0], group);
-    }
-    for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, total[token]);
+#undef DSLM_GROUP
+    for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(totals[token]));
 }
 
 inline void put(const float* found, int count, Place to) {
@@ -287,19 +315,16 @@ constexpr int kFew = 5;          // up to so many tokens tile registers are not 
 template <int bits>
 void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
 #ifdef DSLM_AMX
-    alignas(64) static thread_local std::vector<uint8_t> unpacked;
     if (has_tiles && tokens > kFew) {
+        static thread_local std::vector<float> room;
         use_half_tiles();
-        unpacked.resize(static_cast<size_t>(in.groups) * 512 + 64);
-        uint8_t* room = unpacked.data() + (-reinterpret_cast<uintptr_t>(unpacked.data()) & 63);
         for (int index = mine.start; index < mine.stop; ++index) {
             const Panel panel(matrix, index);
-            if (bits == 4) unpack<bits>(panel, in.groups, room);
-            const uint8_t* codes = bits == 4 ? room : panel.codes;
+            const Opened<bits> opened(panel, in.groups, room);
             const Place place{to.out + index * kLanes, to.stride};
             int token = 0;
             for (; tokens - token > kFew; token += kTile)
-                tile<bits>(codes, panel, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride});
+                tile<bits>(opened, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride});
             panel_by_few<bits>(panel, in, token, tokens, place);
         }
         return;
