@@ -151,7 +151,8 @@ def _answers(model: NativeModel, options: EngineOptions) -> tuple[dict[str, list
     engine = TorchEngine(model, options)
     prompts = [tokens_of(model.config, 20 + 17 * i, seed=i) for i in range(6)]
     for i, prompt in enumerate([*prompts, prompts[0]]):
-        request = EngineRequest(str(i), tuple(prompt), 24, Sampling(), frozenset())
+        sampling = Sampling(temperature=1.0, seed=len(prompt))
+        request = EngineRequest(str(i), tuple(prompt), 24, sampling, frozenset())
         engine.submit(request)
     answers: dict[str, list[int]] = {}
     while engine.has_work:
