@@ -180,7 +180,7 @@ def test_batching_chunks_and_preemption_change_no_token(
     assert len({tuple(answer) for answer in alone.values()}) == 6
     assert answers(4096, 16, 512)[0] == alone
     assert answers(4096, 16, 7)[0] == alone
-    crowded, preemptions = answers(256, 16, 32)
+    crowded, preemptions = answers(160, 16, 32)
     assert crowded == alone
     assert preemptions > 0
 

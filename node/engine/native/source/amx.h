@@ -25,17 +25,19 @@ struct alignas(64) TileShape {
         row_bytes[tile] = static_cast<uint16_t>(bytes);
     }
 };
-// 0 to 3: C. 4, 5: A and 6, 7: B, all of them whole.
-inline void use_whole_tiles() {
+// 0 to 3: C. 4, 5: A and 6, 7: B. A and C have `rows` rows: a product takes a cycle for each.
+inline void use_whole_tiles(int rows) {
     TileShape shape;
-    for (int tile = 0; tile < 8; ++tile) shape.set(tile, 16, 64);
+    for (int tile = 0; tile < 6; ++tile) shape.set(tile, rows, 64);
+    for (int tile = 6; tile < 8; ++tile) shape.set(tile, 16, 64);
     _tile_loadconfig(&shape);
 }
 // 0 to 3: C. 4: A and 5: B, whole. 6: A of 32 bytes a row. 7: B of 8 rows.
-inline void use_half_tiles() {
+inline void use_half_tiles(int rows) {
     TileShape shape;
-    for (int tile = 0; tile < 6; ++tile) shape.set(tile, 16, 64);
-    shape.set(6, 16, 32);
+    for (int tile = 0; tile < 5; ++tile) shape.set(tile, rows, 64);
+    shape.set(5, 16, 64);
+    shape.set(6, rows, 32);
     shape.set(7, 8, 64);
     _tile_loadconfig(&shape);
 }

@@ -45,6 +45,14 @@ struct AttentionRoom {
     }
 };
 
+// Pages lie anywhere: what the next loops read is asked for while this one computes.
+inline void ask_for_pages(const Heads& heads, int page, int last) {
+    constexpr int kPagesAhead = 3;
+    const int bytes = kPage * heads.dimension * 2;
+    ask_for_later(heads.values_of(page), bytes);
+    if (page + kPagesAhead < last) ask_for(heads.keys_of(page + kPagesAhead), bytes);
+}
+
 inline uint32_t pair_at(const uint16_t* place) {
     uint32_t two;
     std::memcpy(&two, place, 4);
@@ -54,6 +62,7 @@ inline uint32_t pair_at(const uint16_t* place) {
 inline void score_plain(const Heads& heads, const Queries& queries, int first_page, int pages, AttentionRoom& room) {
     for (int page = 0; page < pages; ++page) {
         const uint16_t* keys = heads.keys_of(first_page + page);
+        ask_for_pages(heads, first_page + page, first_page + pages);
         for (int start = 0; start < queries.count; start += 4) {
             Floats sums[4] = {zeros(), zeros(), zeros(), zeros()};
             for (int i = 0; i < heads.dimension / 2; ++i)
@@ -83,6 +92,8 @@ inline void score_tiles(const Heads& heads, const Queries& queries, int first_pa
     const int bytes = heads.dimension * 2;
     for (int page = 0; page < pages; page += 2) {
         const bool is_pair = page + 1 < pages;
+        ask_for_pages(heads, first_page + page, first_page + pages);
+        if (is_pair) ask_for_pages(heads, first_page + page + 1, first_page + pages);
         const uint16_t* left = heads.keys_of(first_page + page);
         const uint16_t* right = is_pair ? heads.keys_of(first_page + page + 1) : left;
         _tile_zero(0);

@@ -181,7 +181,7 @@ private:
 // 16 tokens from `first` on, of which `count` are wanted. What a register stored cannot be read at
 // once, so the sums of several groups are taken before the first is scaled.
 template <int bits>
-void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place to) {
+void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place to, const uint8_t* later) {
     alignas(64) int32_t sums[kBatch][kTile * kLanes];
     alignas(64) float totals[kTile][kLanes] = {};
     const int8_t* x = in.codes.data() + static_cast<size_t>(first) * in.columns;
@@ -193,6 +193,8 @@ void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place
     _tile_dpbsud(register, 6, 7)
     for (int base = 0; base < in.groups; base += kBatch) {
         const int here = std::min(kBatch, in.groups - base);
+        constexpr int kStep = panel_bytes(bits, 1);
+        if (later) ask_for_later(later + base * kStep, here * kStep);
         int group = 0;
         for (; group + 4 <= here; group += 4) {
             DSLM_GROUP(0, base + group);
@@ -281,7 +283,7 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
 }
 
 inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to) {
-    use_whole_tiles();
+    use_whole_tiles(std::min(tokens, kTile));
     int panel = mine.start;
     for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2)
         for (int token = 0; token < tokens; token += 2 * kTile) {
@@ -317,14 +319,15 @@ void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Pla
 #ifdef DSLM_AMX
     if (has_tiles && tokens > kFew) {
         static thread_local std::vector<float> room;
-        use_half_tiles();
+        use_half_tiles(std::min(tokens, kTile));
         for (int index = mine.start; index < mine.stop; ++index) {
             const Panel panel(matrix, index);
             const Opened<bits> opened(panel, in.groups, room);
             const Place place{to.out + index * kLanes, to.stride};
+            const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next panel
             int token = 0;
-            for (; tokens - token > kFew; token += kTile)
-                tile<bits>(opened, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride});
+            for (; tokens - token > kFew; token += kTile, later = nullptr)
+                tile<bits>(opened, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride}, later);
             panel_by_few<bits>(panel, in, token, tokens, place);
         }
         return;
@@ -348,6 +351,7 @@ inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, int to
 
 // out[token][row] for this thread's share of the rows.
 inline void product(const Matrix& matrix, const Rows& in, int tokens, float* out, Range mine, bool has_tiles) {
+    if (!tokens) return;
     const Place to{out, matrix.rows};
     if (matrix.bits == 16) all_numbers(matrix, mine, in, tokens, to, has_tiles);
     else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, tokens, to, has_tiles);

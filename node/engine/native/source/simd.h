@@ -100,6 +100,11 @@ inline void ask_for(const void* place, int bytes) {
     for (int offset = 0; offset < bytes; offset += 64) _mm_prefetch(next + offset, _MM_HINT_T0);
 }
 
+inline void ask_for_later(const void* place, int bytes) {   // into the second cache
+    const char* next = static_cast<const char*>(place);
+    for (int offset = 0; offset < bytes; offset += 64) _mm_prefetch(next + offset, _MM_HINT_T1);
+}
+
 inline Floats exponential(Floats x) {  // Cephes' expf, good to 2 units in the last place
     x = larger(smaller(x, all(88.0f)), all(-87.0f));
     const Floats n = whole(times(x, all(1.44269504f)));

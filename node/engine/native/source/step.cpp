@@ -181,17 +181,19 @@ private:
             const float* value = row + m.kv_heads * m.dimension;
             uint16_t* keys = b.keys + place + 2 * offset;
             uint16_t* values = b.values + place + static_cast<size_t>(offset / 2) * 2 * m.dimension + offset % 2;
-            for (int i = 0; i < m.dimension; ++i) {
-                keys[i / 2 * 2 * kPage + i % 2] = narrow(row[i]);
-                values[2 * i] = narrow(value[i]);
+            alignas(64) uint16_t numbers[2 * kLanes];
+            for (int i = 0; i < m.dimension; i += 2 * kLanes) {
+                narrow(numbers, load(row + i));
+                narrow(numbers + kLanes, load(row + i + kLanes));
+                for (int j = 0; j < kLanes; ++j) std::memcpy(keys + (i / 2 + j) * 2 * kPage, numbers + 2 * j, 4);
+                narrow(numbers, load(value + i));
+                narrow(numbers + kLanes, load(value + i + kLanes));
+                for (int j = 0; j < 2 * kLanes; ++j) values[2 * (i + j)] = numbers[j];
             }
         }
     }
 
     void look(int layer, int rank) {
-#ifdef DSLM_AMX
-        if (has_tiles) use_half_tiles();
-#endif
         const int count = static_cast<int>(r.jobs.size());
         for (int i = r.next_job.fetch_add(1); i < count; i = r.next_job.fetch_add(1)) attend_to(r.jobs[i], layer, rank);
     }
@@ -206,6 +208,9 @@ private:
             queries.most = std::max(queries.most, queries.seen[q]);
         }
         AttentionRoom& room = *r.attention[rank];
+#ifdef DSLM_AMX
+        if (has_tiles) use_half_tiles(job.count);
+#endif
         attend(heads, queries, room, has_tiles);
         for (int q = 0; q < job.count; ++q) {
             const int token = span.start + (job.first + q) / group, one = job.kv_head * group + (job.first + q) % group;
