@@ -89,7 +89,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
     threads = config.engine.threads or default_threads()
     async with AsyncExitStack() as stack:
         engine = replace(config.engine, threads=threads)
-        models = await load_models(config.models, config.paths.models, engine)
+        models = await load_models(config.models, config.paths, engine)
         for model in models.values():
             stack.push_async_callback(model.close)
         encoder = (

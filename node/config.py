@@ -15,6 +15,7 @@ from node.paths import Paths
 T = TypeVar("T")
 Kind = Literal["plain", "duration", "size"]
 Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
+Kernels = Literal["auto", "native", "eager"]
 
 DEFAULT_MODEL = "smollm2"
 """What a node hosts when nothing is said: an alias that `node.hosting.fetch` knows."""
@@ -91,6 +92,9 @@ class EngineConfig:
     threads: int = setting(0, "threads of the engine; 0: one for each physical core")
     precision: Precision = setting(  # noqa: RUF009 - a field of a frozen class
         "fp32", "what weights are held in; auto: the best that fits into free memory"
+    )
+    kernels: Kernels = setting(  # noqa: RUF009 - a field of a frozen class
+        "auto", "compiled kernels (not for fp32) or torch's; auto: compiled where they work"
     )
 
 

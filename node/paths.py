@@ -66,6 +66,11 @@ class Paths:
         return self.state / "dslm.log"
 
     @property
+    def kernels(self) -> Path:
+        """What the engine compiled for this machine (mode 0700)."""
+        return self.state / "kernels"
+
+    @property
     def runtime(self) -> Path:
         """For sockets, whose whole path may have 107 bytes only.
 

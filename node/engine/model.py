@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import gelu, rms_norm, silu
 
 from node.engine.attention import attend
-from node.engine.batch import Span, StepBatch
+from node.engine.batch import Chunk, Span, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
+from node.engine.errors import EngineFailed
 from node.engine.rope import RotaryTable, local_table, rotate
 from node.engine.weights.hold import hold, hold_table
 from node.engine.weights.matrix import Matrix
@@ -124,6 +125,13 @@ class LlamaModel:
         rotary = self._rotary.size + (self._local_rotary.size if self._local_rotary else 0)
         return tables + layers + self._final_norm.nbytes + rotary
 
+    def open(self, cache_tokens: int, *, is_cache_quantised: bool = False) -> "EagerRunner":
+        """This model with pages for `cache_tokens` tokens."""
+        return EagerRunner(
+            self,
+            KeyValueCache(self.config, cache_tokens, self.dtype, is_quantised=is_cache_quantised),
+        )
+
     @torch.inference_mode()
     def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
         """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
@@ -231,3 +239,21 @@ def _read_layer(
             "feed_forward_output_norm", is_there=variant.has_output_norms
         ),
     )
+
+
+class EagerRunner:
+    """Implements `Runner` with torch's operators, one after the other."""
+
+    def __init__(self, model: LlamaModel, cache: KeyValueCache) -> None:
+        self._held: tuple[LlamaModel, KeyValueCache] | None = (model, cache)
+
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        """As `Runner.run`. `EngineFailed` after `close`."""
+        if self._held is None:
+            raise EngineFailed("The engine was closed.")
+        model, cache = self._held
+        return model.forward(build_batch(chunks, model.dtype), cache)
+
+    def close(self) -> None:
+        """As `Runner.close`."""
+        self._held = None

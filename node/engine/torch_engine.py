@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from node.engine.base import EngineRequest, EngineStatistics, StepOutput
-from node.engine.batch import Chunk, build_batch
-from node.engine.cache import KeyValueCache
+from node.engine.batch import Chunk
 from node.engine.errors import EngineFailed
-from node.engine.model import LlamaModel
 from node.engine.outputs import with_likelihoods
+from node.engine.runner import RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
 from node.engine.selection import Selection, is_plain, select
 
@@ -38,18 +37,14 @@ class EngineOptions:
 
 
 class TorchEngine:
-    """Implements `node.engine.base.Engine` with torch on the CPU."""
+    """Implements `node.engine.base.Engine` with a model and its cache on the CPU."""
 
-    def __init__(self, model: LlamaModel, options: EngineOptions) -> None:
+    def __init__(self, model: RunnableModel, options: EngineOptions) -> None:
         """Reserve the cache. `options.context_length` must be within the model's positions."""
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._model: LlamaModel | None = model
-        self._cache: KeyValueCache | None = KeyValueCache(
-            model.config,
-            options.cache_tokens,
-            model.dtype,
-            is_quantised=options.is_cache_quantised,
+        self._runner: Runner | None = model.open(
+            options.cache_tokens, is_cache_quantised=options.is_cache_quantised
         )
         self._limits = SchedulerLimits(
             context_length=options.context_length,
@@ -99,12 +94,13 @@ class TorchEngine:
 
     def close(self) -> None:
         """Free weights and cache; `step` fails from now on."""
-        self._model = None
-        self._cache = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
 
     def _run(self, work: Sequence[Work]) -> Tensor:
         """Logits `[rows, vocabulary]`, a row for each item that wants a token."""
-        if self._model is None or self._cache is None:
+        if self._runner is None:
             raise EngineFailed("The engine was closed.")
         chunks = [
             Chunk(
@@ -115,7 +111,7 @@ class TorchEngine:
             )
             for item in work
         ]
-        return self._model.forward(build_batch(chunks, self._model.dtype), self._cache)
+        return self._runner.run(chunks)
 
 
 def _sample(logits: Tensor, work: Sequence[Work]) -> list[Selection]:

@@ -5,17 +5,18 @@ Knows files, memory and the engine; must not know peers or protocols. `HostedMod
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from node.engine.base import EngineRequest, EngineStatistics
 from node.engine.loop import EngineLoop, Generation
-from node.engine.model import LlamaModel
 from node.engine.torch_engine import EngineOptions, TorchEngine
-from node.engine.weights.scheme import Precision, QuantisedSource, activation_type
+from node.engine.weights.scheme import Precision
+from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
     Load,
     PrecisionChoice,
@@ -25,8 +26,9 @@ from node.hosting.memory import (
 )
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
-from node.hosting.weights import ModelWeights
 from protocols.ids import Digest, SpecialistId, parse_specialist_id
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Hears the fraction of the weights that is in memory; called from a worker thread."""
@@ -47,11 +49,15 @@ class HostedSpec:
     slots: int = 8
     context_length: int = 2048
     threads: int = 0
+    kernels: KernelSettings = field(default_factory=KernelSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class HostedModel:
-    """A running model. `size` is in bytes, reserved cache included; `weights_size` is not."""
+    """A running model. `size` is in bytes, reserved cache included; `weights_size` is not.
+
+    `kernels` says who computes it, for people.
+    """
 
     specialist: SpecialistId
     model_digest: Digest
@@ -63,6 +69,7 @@ class HostedModel:
     weights_size: int
     licence: str
     slots: int
+    kernels: str
     tokenizer: ChatTokenizer
     loop: EngineLoop
 
@@ -104,14 +111,17 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     available = psutil.virtual_memory().available
     load = Load(spec.path, config, spec.slots, context_length)
     precision = choose_precision(spec.precision, weights.kept_as, load, available)
-    model = _model(weights, precision, context_length, progress)
+    kernels = choose_kernels(
+        replace(spec.kernels, threads=spec.threads), config, precision, _log.info
+    )
+    model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     cache_tokens = load.cache_tokens
     options = EngineOptions(
         context_length=context_length,
         cache_tokens=cache_tokens,
         running=spec.slots,
         threads=spec.threads,
-        model=f"{weights.digest} {precision} layers 0-{config.layers}",
+        model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
     return HostedModel(
         specialist=specialist,
@@ -124,13 +134,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         weights_size=model.size,
         licence=weights.licence,
         slots=spec.slots,
+        kernels=computed_by,
         tokenizer=weights.tokenizer,
         loop=EngineLoop(TorchEngine(model, options), name=f"engine {specialist}"),
     )
-
-
-def _model(
-    weights: ModelWeights, precision: Precision, positions: int, progress: Progress
-) -> LlamaModel:
-    source = QuantisedSource(weights.stored, weights.config, precision)
-    return LlamaModel(weights.config, source, activation_type(precision), positions, progress)

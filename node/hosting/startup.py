@@ -12,6 +12,8 @@ from node.config import EngineConfig, ModelConfig
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from node.hosting.kernels import KernelSettings
+from node.paths import Paths
 from node.quantities import format_size
 from protocols.errors import ModelFileError
 from protocols.ids import SpecialistId
@@ -20,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 async def load_models(
-    settings: Sequence[ModelConfig], models_dir: Path, engine: EngineConfig
+    settings: Sequence[ModelConfig], paths: Paths, engine: EngineConfig
 ) -> Mapping[SpecialistId, HostedModel]:
     """All models that the settings name, fetched if need be, running; by specialist id.
 
@@ -30,7 +32,7 @@ async def load_models(
     loaded: dict[SpecialistId, HostedModel] = {}
     try:
         for one in settings:
-            path = await asyncio.to_thread(resolve, one.path, models_dir)
+            path = await asyncio.to_thread(resolve, one.path, paths.models)
             spec = HostedSpec(
                 path=path,
                 specialist=SpecialistId(one.id),
@@ -38,6 +40,7 @@ async def load_models(
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
+                kernels=KernelSettings(engine.kernels, paths.kernels),
             )
             model = await load_model(spec)
             loaded[model.specialist] = model
@@ -50,11 +53,13 @@ async def load_models(
 
 
 def describe_model(model: HostedModel) -> str:
-    """A model and what it takes: `smollm2 (int4, 95.5 MB, 189 MB for 8 answers of 2048 tokens)`."""
+    """A model and what it takes: `smollm2 (int4, 97.1 MB, 189 MB for 8 answers of 2048
+    tokens; computed by native, AVX-512 and AMX)`.
+    """
     weights, cache = model.weights_size, model.size - model.weights_size
     return (
         f"{model.specialist} ({model.precision}, {format_size(weights)}, {format_size(cache)} "
-        f"for {model.slots} answers of {model.context_length} tokens)"
+        f"for {model.slots} answers of {model.context_length} tokens; computed by {model.kernels})"
     )
 
 

@@ -81,7 +81,7 @@ async def test_too_little_memory_is_told_with_figures_before_loading(
 ) -> None:
     path = make_gguf()
     read: list[str] = []
-    monkeypatch.setattr(hosted, "LlamaModel", lambda *_: read.append("read"))
+    monkeypatch.setattr(hosted, "build_model", lambda *_: read.append("read"))
     with pytest.raises(ModelFileError, match=r"needs \d+\.\d\d GiB .* fp32, 3051\.76 GiB for"):
         await load_model(spec(path, slots=50_000_000))
     assert read == []

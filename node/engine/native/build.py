@@ -1,0 +1,134 @@
+"""Compiles the step for this machine, once, and keeps what comes out.
+
+Knows compilers and folders; must not know models. Where nothing can be compiled or run, it says why
+in words for people.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.engine.native.library import NativeLibrary
+from node.engine.native.reasons import NativeUnfit
+
+SOURCE = Path(__file__).parent / "source"
+COMPILERS = ("g++", "clang++", "c++")
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+    # A product and a sum are merged where the source says so and nowhere else: results must not
+    # depend on what an optimiser makes of a loop.
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-w",
+)
+_NEEDED = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+_TIMEOUT = 300.0
+_WORDS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """Where builds are kept (`folder`, private to its user), and by what they are made."""
+
+    folder: Path
+    compilers: Sequence[str] = COMPILERS
+    flags: Sequence[str] = _FLAGS
+    needed: Sequence[str] = _NEEDED
+
+
+def native_library(
+    settings: BuildSettings, say: Callable[[str], None] = lambda _line: None
+) -> NativeLibrary:
+    """The compiled step for this machine, built first if it has not been.
+
+    `say` hears one line before a build, which takes seconds. `NativeUnfit` with the reason if there
+    is none. Processes that build at the same time make the same file; the last one's stays.
+    """
+    flags = _cpu_flags()
+    if missing := [name for name in settings.needed if name not in flags]:
+        raise NativeUnfit(f"this CPU has no {missing[0]}")
+    compiler = _compiler(settings.compilers)
+    path = settings.folder / f"dslm-step-{_fingerprint(settings, compiler, flags)}.so"
+    _make_private(settings.folder)
+    if not path.is_file():
+        say(f"compiling the engine's kernels for this CPU with {compiler} (some seconds, once)")
+        _compile(settings, compiler, path)
+    return NativeLibrary(path)
+
+
+def _cpu_flags() -> frozenset[str]:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise NativeUnfit(f"there are no kernels for {platform.system()} {platform.machine()}")
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    raise NativeUnfit("the system does not tell what this CPU can do")
+
+
+def _compiler(names: Sequence[str]) -> str:
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise NativeUnfit(f"there is no C++ compiler ({', '.join(names)})")
+
+
+def _sources() -> list[Path]:
+    return sorted(path for path in SOURCE.iterdir() if path.suffix in {".h", ".cpp"})
+
+
+def _fingerprint(settings: BuildSettings, compiler: str, flags: frozenset[str]) -> str:
+    """Changes with anything that decides what comes out."""
+    digest = hashlib.sha256()
+    parts = [_run([compiler, "--version"]), *settings.flags, " ".join(sorted(flags))]
+    for part in (*parts, *(path.read_text("utf-8") for path in _sources())):
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()[:24]
+
+
+def _make_private(folder: Path) -> None:
+    """What lies there is run as our own code: nobody else may write it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise NativeUnfit(f"{folder} is open to other users: make it private (chmod 700)")
+
+
+def _compile(settings: BuildSettings, compiler: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as room:
+        made = Path(room) / path.name
+        _run([compiler, *settings.flags, "-o", str(made), str(SOURCE / "step.cpp")])
+        made.replace(path)
+
+
+def _run(command: Sequence[str]) -> str:
+    """The output of a compiler; `NativeUnfit` with its first complaint if it fails."""
+    try:
+        done = subprocess.run(  # noqa: S603  (a compiler from the PATH, by its full name)
+            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NativeUnfit(f"{command[0]} does not run ({error})") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+        raise NativeUnfit(f"{command[0]} cannot compile the kernels: {lines[0][:_WORDS_MAX]}")
+    return done.stdout

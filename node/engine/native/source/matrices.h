@@ -1,0 +1,381 @@
+// Products of the batch's rows with packed matrices.
+//
+// Knows panels (see shapes.h) and rows rounded to match them. A row's sums are taken in the same
+// order whatever the number of rows and whichever instructions take them: sums of integers are
+// exact, and their scaling is the same everywhere; bf16 rows go through one kind of instruction.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "amx.h"
+#include "shapes.h"
+#include "simd.h"
+#include "team.h"
+
+namespace dslm {
+
+constexpr int kTile = 16;        // rows of a tile register
+constexpr int kAhead = 4096;     // bytes between what is used and what is asked for
+
+// What goes into a product: int8 codes in groups, or bf16. Room for whole tiles is kept.
+struct Rows {
+    int columns = 0, groups = 0;
+    std::vector<int8_t> codes;       // [tokens][columns]
+    std::vector<float> scales;       // [tokens][groups]
+    std::vector<float> sums;         // [tokens][groups]: scale times the sum of the codes
+    std::vector<int32_t> offsets;    // [tokens][groups]: 128 times the sum of the codes
+    std::vector<uint16_t> numbers;   // bf16 [tokens][columns]
+
+    void fit(int tokens, int width, bool is_bf16) {
+        columns = width;
+        groups = width / kGroup;
+        const size_t room = static_cast<size_t>(tokens + 2 * kTile);
+        if (is_bf16) return grow(numbers, room * columns);
+        grow(codes, room * columns);
+        grow(scales, room * groups);
+        grow(sums, room * groups);
+        grow(offsets, room * groups);
+    }
+    // Columns `start` to `start + count` of a token, both in whole groups.
+    void set(int token, int start, int count, const float* values) {
+        if (!codes.empty()) return round(token, start, count, values);
+        uint16_t* place = numbers.data() + static_cast<size_t>(token) * columns + start;
+        for (int i = 0; i < count; i += kLanes) narrow(place + i, load(values + i));
+    }
+
+private:
+    template <class T> static void grow(std::vector<T>& vector, size_t size) {
+        if (vector.size() < size) vector.resize(size);
+    }
+    void round(int token, int start, int count, const float* values) {
+        const size_t row = static_cast<size_t>(token);
+        int8_t* place = codes.data() + row * columns + start;
+        for (int group = 0; group < count / kGroup; ++group, values += kGroup, place += kGroup) {
+            const Floats low = load(values), high = load(values + kLanes);
+            const float most = largest(larger(magnitude(low), magnitude(high)));
+            const Floats factor = all(most > 0 ? 127.0f / most : 0.0f);
+            const Ints a = nearest(times(low, factor)), b = nearest(times(high, factor));
+            store_bytes(place, a);
+            store_bytes(place + kLanes, b);
+            const int32_t total = sum(add(a, b));
+            const size_t at = row * groups + start / kGroup + group;
+            scales[at] = most / 127.0f;
+            sums[at] = scales[at] * static_cast<float>(total);
+            offsets[at] = 128 * total;
+        }
+    }
+};
+
+struct Panel {                   // 16 rows of a matrix
+    const uint8_t *codes, *rest;
+    Panel(const Matrix& matrix, int index) {
+        const int groups = matrix.columns / kGroup;
+        codes = matrix.panels + static_cast<size_t>(index) * panel_bytes(matrix.bits, groups);
+        rest = codes + groups * (matrix.bits == 4 ? 256 : 512);
+    }
+    const uint16_t* halves_at(int bits, int group) const {
+        return reinterpret_cast<const uint16_t*>(rest) + group * (bits == 4 ? 32 : 16);
+    }
+};
+
+struct Place {                   // where a product goes: out[token * stride]
+    float* out;
+    int stride;
+};
+
+// total += scale * code sums, the one way in which groups are added up.
+template <int bits>
+inline Floats add_group(Floats total, Ints sum, const Rows& in, size_t at, Floats scales, Floats minima) {
+    total = fused(times(floats(sum), all(in.scales[at])), scales, total);
+    return bits == 4 ? fused(minima, all(in.sums[at]), total) : total;
+}
+
+template <int bits, int tokens>
+void few(const Panel& panel, const Rows& in, int first, Place to) {
+    constexpr int kBytes = bits == 4 ? 256 : 512, kStep = kBytes + (bits == 4 ? 64 : 32);
+    Floats total[tokens];
+    for (auto& one : total) one = zeros();
+    const int8_t* x[tokens];
+    for (int token = 0; token < tokens; ++token) x[token] = in.codes.data() + static_cast<size_t>(first + token) * in.columns;
+    for (int group = 0; group < in.groups; ++group) {
+        ask_for(panel.codes + group * kStep + kAhead, kStep);
+        const uint8_t* codes = panel.codes + group * kBytes;
+        Ints sums[tokens];
+        for (int token = 0; token < tokens; ++token)
+            sums[token] = bits == 4 ? no_ints() : all_ints(-in.offsets[static_cast<size_t>(first + token) * in.groups + group]);
+#pragma GCC unroll 8
+        for (int i = 0; i < kBytes / 64; ++i) {
+            const Bytes both = load_bytes(codes + 64 * i);
+            const Bytes low = bits == 4 ? low_halves(both) : both, high = bits == 4 ? high_halves(both) : both;
+#pragma GCC unroll 8
+            for (int token = 0; token < tokens; ++token) {
+                int32_t four[2];
+                std::memcpy(four, x[token] + group * kGroup + (bits == 4 ? 8 : 4) * i, bits == 4 ? 8 : 4);
+                sums[token] = dot(sums[token], low, four[0]);
+                if (bits == 4) sums[token] = dot(sums[token], high, four[1]);
+            }
+        }
+        const Floats scales = halves(panel.halves_at(bits, group));
+        const Floats minima = bits == 4 ? halves(panel.halves_at(bits, group) + kLanes) : zeros();
+#pragma GCC unroll 8
+        for (int token = 0; token < tokens; ++token)
+            total[token] = add_group<bits>(total[token], sums[token], in, static_cast<size_t>(first + token) * in.groups + group, scales, minima);
+    }
+    for (int token = 0; token < tokens; ++token) store(to.out + static_cast<size_t>(token) * to.stride, total[token]);
+}
+
+template <int tokens>
+void few_numbers(const Matrix& matrix, int index, const Rows& in, int first, Place to) {
+    const Panel panel(matrix, index);
+    const uint16_t* pairs = reinterpret_cast<const uint16_t*>(panel.codes);
+    Floats total[tokens];
+    for (auto& one : total) one = zeros();
+    for (int column = 0; column < in.columns; column += 2, pairs += 2 * kLanes) {
+        if (column % kGroup == 0) ask_for(pairs + kAhead / 2, 1024);
+        for (int token = 0; token < tokens; ++token) {
+            uint32_t two;
+            std::memcpy(&two, in.numbers.data() + static_cast<size_t>(first + token) * in.columns + column, 4);
+            total[token] = dot_pairs(total[token], pairs, two);
+        }
+    }
+    for (int token = 0; token < tokens; ++token) store(to.out + static_cast<size_t>(token) * to.stride, total[token]);
+}
+
+#ifdef DSLM_AMX
+constexpr int kBatch = 8;        // groups whose sums wait in memory before they are scaled
+
+// A panel as the registers want it: codes as those of 8 bits, scales and minima as numbers.
+template <int bits> class Opened {
+public:
+    Opened(const Panel& panel, int groups, std::vector<float>& room) {
+        const size_t code_bytes = bits == 4 ? static_cast<size_t>(groups) * 512 : 0;
+        room.resize(static_cast<size_t>(groups) * 2 * kLanes + code_bytes / 4 + kLanes);
+        float* start = room.data() + (-(reinterpret_cast<uintptr_t>(room.data()) / 4) & (kLanes - 1));
+        uint8_t* unpacked = reinterpret_cast<uint8_t*>(start);
+        factors_ = start + code_bytes / 4;
+        codes_ = bits == 4 ? unpacked : panel.codes;
+        constexpr int kBytes = bits == 4 ? 256 : 512, kStep = kBytes + (bits == 4 ? 64 : 32);
+        for (int group = 0; group < groups; ++group) {
+            ask_for(panel.codes + group * kStep + kAhead, kStep);
+            for (int i = 0; bits == 4 && i < 4; ++i) {
+                const Bytes both = load_bytes(panel.codes + group * 256 + 64 * i);
+                store_codes(unpacked + group * 512 + 128 * i, low_halves(both));
+                store_codes(unpacked + group * 512 + 128 * i + 64, high_halves(both));
+            }
+            store(factors_ + group * 2 * kLanes, halves(panel.halves_at(bits, group)));
+            if (bits == 4) store(factors_ + group * 2 * kLanes + kLanes, halves(panel.halves_at(bits, group) + kLanes));
+        }
+    }
+    const uint8_t* codes(int group) const { return codes_ + group * 512; }
+    Floats scales(int group) const { return load(factors_ + group * 2 * kLanes); }
+    Floats minima(int group) const { return bits == 4 ? load(factors_ + group * 2 * kLanes + kLanes) : zeros(); }
+
+private:
+    const uint8_t* codes_;
+    float* factors_;
+};
+
+// 16 tokens from `first` on, of which `count` are wanted. What a register stored cannot be read at
+// once, so the sums of several groups are taken before the first is scaled.
+template <int bits>
+void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place to, const uint8_t* later) {
+    alignas(64) int32_t sums[kBatch][kTile * kLanes];
+    alignas(64) float totals[kTile][kLanes] = {};
+    const int8_t* x = in.codes.data() + static_cast<size_t>(first) * in.columns;
+    const size_t at = static_cast<size_t>(first) * in.groups;
+#define DSLM_GROUP(register, group)                        \
+    _tile_zero(register);                                  \
+    _tile_loadd(6, x + (group) * kGroup, in.columns);      \
+    _tile_loadd(7, panel.codes(group), 64);                \
+    _tile_dpbsud(register, 6, 7)
+    for (int base = 0; base < in.groups; base += kBatch) {
+        const int here = std::min(kBatch, in.groups - base);
+        constexpr int kStep = panel_bytes(bits, 1);
+        if (later) ask_for_later(later + base * kStep, here * kStep);
+        int group = 0;
+        for (; group + 4 <= here; group += 4) {
+            DSLM_GROUP(0, base + group);
+            DSLM_GROUP(1, base + group + 1);
+            DSLM_GROUP(2, base + group + 2);
+            DSLM_GROUP(3, base + group + 3);
+            _tile_stored(0, sums[group], 64);
+            _tile_stored(1, sums[group + 1], 64);
+            _tile_stored(2, sums[group + 2], 64);
+            _tile_stored(3, sums[group + 3], 64);
+        }
+        for (; group < here; ++group) {
+            DSLM_GROUP(0, base + group);
+            _tile_stored(0, sums[group], 64);
+        }
+        for (int start = 0; start < count; start += 8) {
+            Floats total[8];
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) total[i] = load(totals[start + i]);
+            for (int g = 0; g < here; ++g) {
+                const Floats scales = panel.scales(base + g), minima = panel.minima(base + g);
+                const size_t place = at + static_cast<size_t>(start) * in.groups + base + g;
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    const size_t one = place + static_cast<size_t>(i) * in.groups;
+                    Ints sum = load_ints(sums[g] + (start + i) * kLanes);
+                    if (bits == 8) sum = subtract(sum, all_ints(in.offsets[one]));
+                    total[i] = add_group<bits>(total[i], sum, in, one, scales, minima);
+                }
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) store(totals[start + i], total[i]);
+        }
+    }
+#undef DSLM_GROUP
+    for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(totals[token]));
+}
+
+inline void put(const float* found, int count, Place to) {
+    for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(found + token * kLanes));
+}
+
+// bf16: `panels` (1 or 2) panels from `index` on by `tiles` (1 or 2) times 16 tokens.
+template <int panels, int tiles>
+void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first, int count, Place to) {
+    const int step = panel_bytes(16, in.groups);
+    const uint8_t* left = Panel(matrix, index).codes;
+    const uint16_t* x = in.numbers.data() + static_cast<size_t>(first) * in.columns;
+    const uint16_t* more = x + static_cast<size_t>(kTile) * in.columns;
+    const int bytes = in.columns * 2;
+    _tile_zero(0);
+    if (panels == 2) _tile_zero(1);
+    if (tiles == 2) _tile_zero(2);
+    if (panels == 2 && tiles == 2) _tile_zero(3);
+    for (int group = 0; group < in.groups; ++group, left += 1024) {
+        ask_for(left + (panels == 1 ? kAhead : panels * step), 1024);
+        _tile_loadd(4, x + group * kGroup, bytes);
+        _tile_loadd(6, left, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (panels == 2) {
+            _tile_loadd(7, left + step, 64);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (tiles == 2) {
+            _tile_loadd(5, more + group * kGroup, bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            if (panels == 2) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    alignas(64) float found[kTile * kLanes];
+    _tile_stored(0, found, 64);
+    put(found, std::min(count, kTile), to);
+    if (panels == 2) {
+        _tile_stored(1, found, 64);
+        put(found, std::min(count, kTile), {to.out + kLanes, to.stride});
+    }
+    if (tiles == 2) {
+        const Place below{to.out + static_cast<size_t>(kTile) * to.stride, to.stride};
+        _tile_stored(2, found, 64);
+        put(found, count - kTile, below);
+        if (panels == 2) {
+            _tile_stored(3, found, 64);
+            put(found, count - kTile, {below.out + kLanes, to.stride});
+        }
+    }
+}
+
+inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to) {
+    use_whole_tiles(std::min(tokens, kTile));
+    int panel = mine.start;
+    for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2)
+        for (int token = 0; token < tokens; token += 2 * kTile) {
+            const Place place{to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, to.stride};
+            if (tokens - token > kTile) tiles_of_numbers<2, 2>(matrix, panel, in, token, std::min(tokens - token, 2 * kTile), place);
+            else tiles_of_numbers<2, 1>(matrix, panel, in, token, tokens - token, place);
+        }
+    for (; panel < mine.stop; ++panel)
+        for (int token = 0; token < tokens; token += kTile) {
+            const Place place{to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, to.stride};
+            tiles_of_numbers<1, 1>(matrix, panel, in, token, std::min(tokens - token, kTile), place);
+        }
+}
+#endif
+
+template <int bits>
+void panel_by_few(const Panel& panel, const Rows& in, int token, int tokens, Place to) {
+    constexpr int kMost = 4;
+    const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride, to.stride}; };
+    for (; token + kMost <= tokens; token += kMost) few<bits, kMost>(panel, in, token, at(token));
+    switch (tokens - token) {
+        case 1: return few<bits, 1>(panel, in, token, at(token));
+        case 2: return few<bits, 2>(panel, in, token, at(token));
+        case 3: return few<bits, 3>(panel, in, token, at(token));
+        default: return;
+    }
+}
+
+constexpr int kFew = 5;          // up to so many tokens tile registers are not worth their trouble
+
+template <int bits>
+void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
+#ifdef DSLM_AMX
+    if (has_tiles && tokens > kFew) {
+        static thread_local std::vector<float> room;
+        use_half_tiles(std::min(tokens, kTile));
+        for (int index = mine.start; index < mine.stop; ++index) {
+            const Panel panel(matrix, index);
+            const Opened<bits> opened(panel, in.groups, room);
+            const Place place{to.out + index * kLanes, to.stride};
+            const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next panel
+            int token = 0;
+            for (; tokens - token > kFew; token += kTile, later = nullptr)
+                tile<bits>(opened, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride}, later);
+            panel_by_few<bits>(panel, in, token, tokens, place);
+        }
+        return;
+    }
+#endif
+    for (int index = mine.start; index < mine.stop; ++index)
+        panel_by_few<bits>(Panel(matrix, index), in, 0, tokens, {to.out + index * kLanes, to.stride});
+}
+
+inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
+#ifdef DSLM_AMX
+    if (has_tiles) return all_numbers_by_tiles(matrix, mine, in, tokens, to);
+#endif
+    for (int index = mine.start; index < mine.stop; ++index) {
+        const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + index * kLanes, to.stride}; };
+        int token = 0;
+        for (; token + 4 <= tokens; token += 4) few_numbers<4>(matrix, index, in, token, at(token));
+        for (; token < tokens; ++token) few_numbers<1>(matrix, index, in, token, at(token));
+    }
+}
+
+// out[token][row] for this thread's share of the rows.
+inline void product(const Matrix& matrix, const Rows& in, int tokens, float* out, Range mine, bool has_tiles) {
+    if (!tokens) return;
+    const Place to{out, matrix.rows};
+    if (matrix.bits == 16) all_numbers(matrix, mine, in, tokens, to, has_tiles);
+    else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, tokens, to, has_tiles);
+    else all_codes<8>(matrix, mine, in, tokens, to, has_tiles);
+}
+
+// One row of a matrix of 8 or 16 bits, as numbers.
+inline void look_up(const Matrix& matrix, int row, float* out) {
+    const Panel panel(matrix, row / kLanes);
+    const int lane = row % kLanes;
+    if (matrix.bits == 16) {
+        const uint16_t* pairs = reinterpret_cast<const uint16_t*>(panel.codes) + 2 * lane;
+        for (int column = 0; column < matrix.columns; ++column) {
+            const uint32_t bits = static_cast<uint32_t>(pairs[column / 2 * 2 * kLanes + column % 2]) << 16;
+            std::memcpy(out + column, &bits, 4);
+        }
+        return;
+    }
+    for (int column = 0; column < matrix.columns; ++column) {
+        const int group = column / kGroup, within = column % kGroup;
+        const uint8_t code = panel.codes[group * 512 + within / 4 * 64 + lane * 4 + within % 4];
+        const float scale = _cvtsh_ss(panel.halves_at(8, group)[lane]);
+        out[column] = scale * static_cast<float>(code - 128);
+    }
+}
+
+}  // namespace dslm

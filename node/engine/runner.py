@@ -1,0 +1,46 @@
+"""What an engine calls once per step: a model together with its keys and values.
+
+Knows the layout of a step's work only; `node.engine.model` computes it with torch,
+`node.engine.native` with compiled code.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from node.engine.batch import Chunk
+from node.engine.config import LlamaConfig
+
+
+class Runner(Protocol):
+    """Used by one thread."""
+
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Logits fp32 `[rows, vocabulary]`, for the chunks that want some, in their order.
+
+        Keys and values of all tokens go to the pages that their chunk names.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free pages and, if nothing else uses it, the model."""
+        ...
+
+
+class RunnableModel(Protocol):
+    """Weights that are ready to compute."""
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The shape."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights and tables."""
+        ...
+
+    def open(self, cache_tokens: int, *, is_cache_quantised: bool = False) -> Runner:
+        """The model with pages for `cache_tokens` tokens."""
+        ...

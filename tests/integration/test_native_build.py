@@ -1,0 +1,90 @@
+"""How the compiled step comes to be, and what is said where it cannot."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from node.engine.native.build import BuildSettings, native_library
+from node.engine.native.library import NativeLibrary
+from node.engine.native.reasons import NativeUnfit
+from tests.integration.native_models import built
+
+pytestmark = pytest.mark.integration
+
+
+def test_it_is_compiled_once_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "kernels"
+    built(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (made,) = folder.iterdir()
+    before = made.stat()
+    lines: list[str] = []
+    native_library(BuildSettings(folder), lines.append)
+    assert not lines
+    assert made.stat() == before
+    other = BuildSettings(folder, flags=(*BuildSettings(folder).flags, "-DOTHER"))
+    native_library(other, lines.append)
+    assert len(lines) == 1
+    assert "compiling" in lines[0]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_two_that_build_at_once_both_get_one(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    made: list[NativeLibrary] = []
+    settings = BuildSettings(tmp_path / "kernels")
+    threads = [
+        threading.Thread(target=lambda: made.append(native_library(settings))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2
+    assert len(list(settings.folder.iterdir())) == 1
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    with pytest.raises(NativeUnfit, match=r"no C\+\+ compiler \(no-such-compiler\)"):
+        native_library(BuildSettings(tmp_path / "kernels", compilers=("no-such-compiler",)))
+
+
+def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    broken = tmp_path / "broken"
+    broken.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && exit\necho 'x.h: error: no sense' >&2\nexit 1"
+    )
+    broken.chmod(0o700)
+    folder = tmp_path / "kernels"
+    with pytest.raises(NativeUnfit, match=r"cannot compile the kernels: x.h: error: no sense"):
+        native_library(BuildSettings(folder, compilers=(str(broken),)))
+    assert list(folder.iterdir()) == []
+
+
+def test_what_the_compiler_makes_must_load(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    useless = tmp_path / "useless"
+    useless.write_text(
+        '#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && echo no > "$2"; shift; done'
+    )
+    useless.chmod(0o700)
+    with pytest.raises(NativeUnfit, match="cannot be loaded"):
+        native_library(BuildSettings(tmp_path / "kernels", compilers=(str(useless),)))
+
+
+def test_on_a_cpu_that_lacks_something(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    with pytest.raises(NativeUnfit, match="no such_bits"):
+        native_library(BuildSettings(tmp_path / "kernels", needed=("such_bits",)))
+
+
+def test_code_that_others_could_write_is_not_run(tmp_path: Path) -> None:
+    built(tmp_path / "first")
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(NativeUnfit, match="chmod 700"):
+        native_library(BuildSettings(folder))
