@@ -17,13 +17,16 @@ class Chunk:
     """Tokens of one sequence that go through the model together.
 
     The first of `token_ids` has position `position`. `pages` is the sequence's block table: the
-    keys and values of position p lie in page `pages[p // PAGE_SIZE]`.
+    keys and values of position p lie in page `pages[p // PAGE_SIZE]`. `adapter` is a handle of an
+    `AdapterSet` (-1: none) that applies from position `adapter_from` on.
     """
 
     token_ids: Sequence[int]
     position: int
     pages: Sequence[int]
     wants_logits: bool
+    adapter: int = -1
+    adapter_from: int = 0
 
     @property
     def seen(self) -> int:
@@ -54,6 +57,7 @@ class StepBatch:
     """Columns of length `tokens`, the spans that cover them, and the rows that want logits.
 
     `slots` is where each token's keys and values go: page times `PAGE_SIZE` plus offset.
+    `adapters` has the handle of each token's adapter, or -1; an `AdapterSet` makes a plan of it.
     """
 
     token_ids: Tensor
@@ -61,6 +65,7 @@ class StepBatch:
     slots: Tensor
     spans: tuple[Span, ...]
     logit_rows: Tensor
+    adapters: Sequence[int]
 
 
 def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
@@ -70,6 +75,7 @@ def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
     slots: list[int] = []
     logit_rows: list[int] = []
     spans: list[Span] = []
+    adapters: list[int] = []
     for chunk in chunks:
         start = len(token_ids)
         token_ids += chunk.token_ids
@@ -78,12 +84,14 @@ def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
         if chunk.wants_logits:
             logit_rows.append(len(token_ids) - 1)
         spans.append(_span(chunk, start, dtype))
+        adapters += _adapters(chunk)
     return StepBatch(
         token_ids=torch.tensor(token_ids),
         positions=torch.tensor(positions),
         slots=torch.tensor(slots),
         spans=tuple(spans),
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+        adapters=adapters,
     )
 
 
@@ -92,6 +100,11 @@ def _slots(chunk: Chunk) -> list[int]:
         chunk.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
         for position in range(chunk.position, chunk.seen)
     ]
+
+
+def _adapters(chunk: Chunk) -> list[int]:
+    base = min(max(0, chunk.adapter_from - chunk.position), len(chunk.token_ids))
+    return [-1] * base + [chunk.adapter] * (len(chunk.token_ids) - base)
 
 
 def _span(chunk: Chunk, start: int, dtype: torch.dtype) -> Span:

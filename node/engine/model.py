@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 
+from node.engine.adapters.plan import Adaptation, Unadapted
 from node.engine.attention import attend
 from node.engine.batch import StepBatch
 from node.engine.cache import KeyValueCache
@@ -90,29 +91,43 @@ class LlamaModel:
         return tables + layers + self._final_norm.nbytes + self._rotary.size
 
     @torch.inference_mode()
-    def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
-        """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
+    def forward(
+        self, batch: StepBatch, cache: KeyValueCache, adaptation: Adaptation | None = None
+    ) -> Tensor:
+        """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`.
+
+        `adaptation` is the plan of the batch's adapters.
+        """
+        adapted = adaptation or Unadapted()
         cosines, sines = self._rotary.at(batch.positions)
         hidden = self._embedding.gather(batch.token_ids)
         for index, layer in enumerate(self._layers):
             normed = self._norm(hidden, layer.attention_norm)
-            queries, keys, values = self._project(layer, normed, cosines, sines)
+            stacked = layer.query_key_value.multiply(normed)
+            adapted.add(index, "query_key_value", normed, stacked)
+            queries, keys, values = self._heads(stacked, cosines, sines)
             cache.store(index, batch.slots, keys, values)
             seen = attend(queries, cache.layer(index), batch.spans)
-            hidden = hidden + layer.output.multiply(seen)
+            attended = layer.output.multiply(seen)
+            adapted.add(index, "output", seen, attended)
+            hidden = hidden + attended
             normed = self._norm(hidden, layer.feed_forward_norm)
-            gate, up = layer.gate_up.multiply(normed).chunk(2, dim=-1)
-            hidden = hidden + layer.down.multiply(silu(gate) * up)
+            stacked = layer.gate_up.multiply(normed)
+            adapted.add(index, "gate_up", normed, stacked)
+            gate, up = stacked.chunk(2, dim=-1)
+            gated = silu(gate) * up
+            fed = layer.down.multiply(gated)
+            adapted.add(index, "down", gated, fed)
+            hidden = hidden + fed
         chosen = self._norm(hidden[batch.logit_rows], self._final_norm)
         return self._head.multiply(chosen).float()
 
-    def _project(
-        self, layer: LayerWeights, normed: Tensor, cosines: Tensor, sines: Tensor
+    def _heads(
+        self, stacked: Tensor, cosines: Tensor, sines: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, each `[tokens, heads, dimension]`."""
         heads, kv_heads = self.config.heads, self.config.kv_heads
-        stacked = layer.query_key_value.multiply(normed)
-        vectors = stacked.view(len(normed), heads + 2 * kv_heads, self.config.head_dimension)
+        vectors = stacked.view(len(stacked), heads + 2 * kv_heads, self.config.head_dimension)
         rotated = rotate(vectors[:, : heads + kv_heads], cosines, sines)
         return rotated[:, :heads], rotated[:, heads:], vectors[:, heads + kv_heads :]
 
