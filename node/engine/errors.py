@@ -1,4 +1,4 @@
-"""The failure of an engine, and the refusal that is its own, apart from those that `protocols.errors` names.
+"""How an engine fails and what it refuses, apart from what `protocols.errors` names.
 
 Knows errors; needs no torch, so that services can catch it.
 """

@@ -39,7 +39,7 @@ _LAYER_TENSORS = {
 _LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.([\w.]+)\.weight")
 # Old checkpoints carry the rotary frequencies, which are computed from the settings anyway.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-_FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
+FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 class _Index(Struct):
@@ -79,8 +79,8 @@ def own_name(name: str) -> str:
 class SafetensorsTensors:
     """Implements `TensorSource` on files that stay mapped while this lives."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Read the headers. `ModelFileError` for a damaged file or a type that is no float."""
+    def __init__(self, files: Sequence[Path], kinds: frozenset[str] = FLOATS) -> None:
+        """Read the headers. `ModelFileError` for a damaged file or a type not among `kinds`."""
         self.shapes: Mapping[str, tuple[int, ...]]
         self._places: dict[str, tuple[Path, str, Any]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
@@ -91,7 +91,7 @@ class SafetensorsTensors:
                 names = [name for name in handle.keys() if not _IGNORED.fullmatch(name)]  # noqa: SIM118
                 for name in names:
                     part = handle.get_slice(name)
-                    _check_kind(path, name, part.get_dtype())
+                    _check_kind(path, name, part.get_dtype(), kinds)
                     shapes[own_name(name)] = tuple(part.get_shape())
                     self._places[own_name(name)] = (path, name, handle)
             except (OSError, SafetensorError) as error:
@@ -108,8 +108,8 @@ class SafetensorsTensors:
         return tensor
 
 
-def _check_kind(path: Path, name: str, kind: str) -> None:
-    if kind not in _FLOATS:
+def _check_kind(path: Path, name: str, kind: str, kinds: frozenset[str]) -> None:
+    if kind not in kinds:
         raise ModelFileError(
             f"{path} stores {name} as {kind}. Quantised safetensors are not supported: "
             "use the original fp32, fp16 or bf16 weights, or a GGUF file."

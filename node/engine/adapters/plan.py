@@ -217,4 +217,4 @@ def _expand_run(
         else:
             shape = (run.slots, run.lanes)
             stacked = b[run.slot : run.slot + run.slots].transpose(1, 2)
-            outer.unflatten(0, shape).baddbmm_(inner.unflatten(0, shape), stacked)
+            outer.view(*shape, -1).baddbmm_(inner.reshape(*shape, -1), stacked)

@@ -86,9 +86,7 @@ class Shelf:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(
-            one.a.nbytes + sum(b.nbytes for b in one.bs) for one in self.products.values()
-        )
+        return sum(one.a.nbytes + sum(b.nbytes for b in one.bs) for one in self.products.values())
 
     def put(self, pairs: list[ProductPair]) -> Slot:
         """Copy an adapter in. Its A is copied only if no adapter here has the same."""

@@ -43,9 +43,13 @@ class LowRank:
         """How many numbers a token's input is reduced to."""
         return len(self.a)
 
+    def unscaled_b(self) -> Tensor:
+        """`[out, rank]` as floats: as they are, or fp32 made of the signed bytes."""
+        return as_floats(self.b)
+
     def scaled_b(self) -> Tensor:
         """fp32 `[out, rank]`, `scale` included."""
-        return as_floats(self.b).float() * self.scale
+        return self.unscaled_b().float() * self.scale
 
     def delta(self) -> Tensor:
         """fp32 `[out, in]`: what merging it would add to the weight."""
@@ -67,23 +71,22 @@ class Adapter:
     @property
     def parameters(self) -> int:
         """How many numbers it has."""
-        return sum(
-            pair.a.numel() + row_count(pair.b) * pair.rank for pair in self.parts.values()
-        )
+        return sum(pair.a.numel() + row_count(pair.b) * pair.rank for pair in self.parts.values())
 
-    def start_in(self, prompt: tuple[int, ...]) -> int | None:
-        """From which position on it applies to `prompt` and its answer; None if not at all.
 
-        An ordinary one applies to all. An activated one begins with the first token of the last
-        place where `prompt` has its invocation tokens, as in the reference implementation.
-        """
-        if not self.invocation:
-            return 0
-        width = len(self.invocation)
-        for start in range(len(prompt) - width, -1, -1):
-            if prompt[start : start + width] == self.invocation:
-                return start
-        return None
+def start_of(invocation: tuple[int, ...], prompt: tuple[int, ...]) -> int | None:
+    """From which position on an adapter applies to `prompt` and its answer; None if not at all.
+
+    An ordinary one (without `invocation` tokens) applies to all. An activated one begins with the
+    first token of the last place where `prompt` has them, as in PEFT.
+    """
+    if not invocation:
+        return 0
+    width = len(invocation)
+    for start in range(len(prompt) - width, -1, -1):
+        if prompt[start : start + width] == invocation:
+            return start
+    return None
 
 
 def complaints(adapter: Adapter, config: LlamaConfig) -> Iterator[str]:

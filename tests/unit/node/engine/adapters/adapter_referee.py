@@ -1,6 +1,6 @@
-"""Random adapters, and what transformers says with them: merged weights, or hooks on its linears."""
+"""Random adapters, and what transformers says with them merged, or with hooks on its linears."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,6 @@ def random_adapter(
     parts: Sequence[PartName] = PARTS,
     shared_a: int | None = None,
     is_int8: bool = False,
-    size: float = 0.15,
 ) -> Adapter:
     """Large enough to change answers. Adapters with the same `shared_a` have the same A."""
     shapes = config.tensor_shapes()
@@ -40,7 +39,7 @@ def random_adapter(
         for part in parts:
             out, into = shapes[f"layers.{layer}.{part}"]
             a = torch.randn(rank, into, generator=a_numbers) / into**0.5
-            b = torch.randn(out, rank, generator=b_numbers) * size
+            b = torch.randn(out, rank, generator=b_numbers) * 0.15
             pairs[layer, part] = LowRank(a, quantise_int8(b) if is_int8 else b, 2.0)
     return Adapter(f"adapter {seed} {rank} {shared_a} {is_int8}", pairs)
 
@@ -66,21 +65,10 @@ def hooked_greedy(
 
     Without a cache: every step computes the whole sequence, so nothing but positions decides.
     """
-    handles = []
-    for key, pair in adapter.parts.items() if adapter else ():
-
-        def add(
-            _module: Any,
-            inputs: tuple[Tensor, ...],
-            output: Tensor,
-            a: Tensor = pair.a,
-            b: Tensor = pair.scaled_b(),
-        ) -> Tensor:
-            share = inputs[0] @ a.t() @ b.t()
-            share[:, :start] = 0
-            return output + share
-
-        handles.append(_linear(judge, key).register_forward_hook(add))
+    handles = [
+        _linear(judge, key).register_forward_hook(_adding(pair, start))
+        for key, pair in (adapter.parts.items() if adapter else ())
+    ]
     ids = torch.tensor([list(prompt)])
     try:
         with torch.inference_mode():
@@ -92,6 +80,17 @@ def hooked_greedy(
             handle.remove()
     answer: list[int] = ids[0, len(prompt) :].tolist()
     return answer
+
+
+def _adding(pair: LowRank, start: int) -> Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]:
+    a, b = pair.a.float(), pair.scaled_b()
+
+    def add(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        share = inputs[0] @ a.t() @ b.t()
+        share[:, :start] = 0
+        return output + share
+
+    return add
 
 
 def _linear(judge: Any, key: tuple[int, PartName]) -> Any:

@@ -114,9 +114,7 @@ def run(engine: TorchEngine, batch: list[Case], *, preempts: bool = False) -> li
     for number, case in enumerate(batch):
         use = AdapterUse(case.adapter.digest, case.start) if case.adapter else None
         engine.submit(
-            EngineRequest(
-                str(number), case.prompt, TOKENS, Sampling(), frozenset(), adapter=use
-            )
+            EngineRequest(str(number), case.prompt, TOKENS, Sampling(), frozenset(), adapter=use)
         )
     answers: list[list[int]] = [[] for _ in batch]
     steps = 0
@@ -178,9 +176,7 @@ def test_thirty_two_at_once_over_all_adapters(kind: str, step_tokens: int) -> No
     loaded = AdapterSet(TINY, torch.float32)
     for adapter in adapters(kind):
         loaded.load(adapter)
-    engine = TorchEngine(
-        model(is_packed=False), EngineOptions(128, 4096, 32, step_tokens), loaded
-    )
+    engine = TorchEngine(model(is_packed=False), EngineOptions(128, 4096, 32, step_tokens), loaded)
     every = cases(kind, is_packed=False)
     batch = [every[number % 5] for number in range(32)]
     assert run(engine, batch) == [case.answer for case in batch]
