@@ -55,11 +55,15 @@ class CompactConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 def compact_a(compact: CompactConfig, config: LlamaConfig, layer: int, part: PartName) -> Tensor:
     """fp32 `[rank, in]`: the frozen A of one weight."""
-    name: str = part
-    if compact.a_for == "input":
-        name = next(product for product, parts in PRODUCTS.items() if part in parts)
     into = config.tensor_shapes()[f"layers.{layer}.{part}"][1]
-    return frozen_a(compact.seed, f"layers.{layer}.{name}", compact.rank, into)
+    return frozen_a(compact.seed, _a_name(compact, layer, part), compact.rank, into)
+
+
+def _a_name(compact: CompactConfig, layer: int, part: PartName) -> str:
+    if compact.a_for == "weight":
+        return f"layers.{layer}.{part}"
+    product = next(product for product, parts in PRODUCTS.items() if part in parts)
+    return f"layers.{layer}.{product}"
 
 
 def read_compact(folder: Path, config: LlamaConfig) -> Adapter:
@@ -83,14 +87,15 @@ def read_compact(folder: Path, config: LlamaConfig) -> Adapter:
             f"{folder / _WEIGHTS} does not hold what its settings and this model ask for: it was "
             "made for another model, or is damaged."
         )
-    pairs = {
-        (layer, part): LowRank(
-            compact_a(compact, config, layer, part), _codes(folder, tensors, layer, part),
-            compact.scale,
-        )
-        for layer in range(config.layers)
-        for part in compact.parts
-    }  # fmt: skip
+    made: dict[str, Tensor] = {}
+    pairs: dict[tuple[int, PartName], LowRank] = {}
+    for layer in range(config.layers):
+        for part in compact.parts:
+            name = _a_name(compact, layer, part)
+            if name not in made:
+                made[name] = compact_a(compact, config, layer, part)
+            b = _codes(folder, tensors, layer, part)
+            pairs[layer, part] = LowRank(made[name], b, compact.scale)
     return Adapter(
         digest=digest_of([folder / COMPACT_CONFIG, folder / _WEIGHTS]),
         parts=pairs,

@@ -28,7 +28,7 @@ from node.hosting.memory import (
 )
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
-from node.hosting.weights import ModelWeights, name_from
+from node.hosting.weights import ModelWeights
 from protocols.ids import Digest, SpecialistId, parse_specialist_id
 
 Progress = Callable[[float], None]
@@ -117,7 +117,7 @@ async def host_adapter(base: HostedModel, specialist: str, folder: Path) -> Host
     hosted = adapter.hosted
     return replace(
         base,
-        specialist=parse_specialist_id(specialist or name_from(folder.resolve().name)),
+        specialist=parse_specialist_id(specialist or hosted.name),
         model_digest=adapted_digest(base.model_digest, hosted.digest),
         parameters=base.parameters + hosted.parameters,
         size=base.size + hosted.size,

@@ -14,6 +14,7 @@ from node.engine.base import AdapterUse
 from node.engine.config import LlamaConfig
 from node.engine.weights.scheme import Precision, activation_type
 from node.hosting.adapters import read_adapter
+from node.hosting.weights import name_from
 from node.quantities import format_size
 from protocols.errors import ModelFileError
 from protocols.ids import Digest
@@ -23,6 +24,7 @@ from protocols.ids import Digest
 class HostedAdapter:
     """What is known of a loaded adapter. `size` in bytes counts an A that others share too."""
 
+    name: str
     digest: Digest
     invocation: tuple[int, ...]
     parameters: int
@@ -51,7 +53,13 @@ def fit_adapter(folder: Path, config: LlamaConfig, precision: Precision) -> Fitt
         raise ModelFileError(
             f"{folder} needs {format_size(size)} of memory, but {format_size(available)} is free."
         )
-    hosted = HostedAdapter(Digest(adapter.digest), adapter.invocation, adapter.parameters, size)
+    hosted = HostedAdapter(
+        name=name_from(folder.resolve().name),
+        digest=Digest(adapter.digest),
+        invocation=adapter.invocation,
+        parameters=adapter.parameters,
+        size=size,
+    )
     return FittingAdapter(adapter, hosted)
 
 
