@@ -105,7 +105,7 @@ def read_peft(folder: Path, config: LlamaConfig) -> Adapter:
     tensors = SafetensorsTensors([_weights(folder)])
     wanted = set(_wanted(folder, settings, config))
     places = _places(folder, tensors.shapes)
-    _check_complete(folder, wanted, set(places))
+    _check_complete(folder, wanted, {key for key, names in places.items() if len(names) == 2})
     root = math.sqrt(settings.r) if settings.use_rslora else settings.r
     pairs: dict[tuple[int, PartName], LowRank] = {}
     for key in wanted:

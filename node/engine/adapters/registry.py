@@ -54,7 +54,8 @@ class AdapterSet:
     @property
     def digests(self) -> frozenset[str]:
         """The adapters that new requests can have."""
-        return frozenset(self._handles)
+        with self._lock:
+            return frozenset(self._handles)
 
     @property
     def size(self) -> int:

@@ -218,7 +218,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj."
 @pytest.mark.parametrize(
     ("spoil", "about"),
     [
-        (lambda t: t.pop(Q + "lora_B.weight"), "lora_B|layer 0"),
+        (lambda t: t.pop(Q + "lora_B.weight"), "lacks the weights of layer 0"),
         (lambda t: (t.pop(Q + "lora_A.weight"), t.pop(Q + "lora_B.weight")), "lacks"),
         (lambda t: t.update({Q + "lora_A.weight": torch.ones(4, 63)}), "another model"),
         (lambda t: t.update({Q + "lora_B.weight": torch.ones(64, 3)}), "another model"),

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 import pytest
@@ -86,8 +87,8 @@ def test_slots_are_used_again_and_given_back() -> None:
     for one in many[1:5]:
         adapters.unload(one.digest)
     assert adapters.size == full, "the last slot is in use, so the holes stay"
-    adapters.load(ONE)
     adapters.load(many[1])
+    adapters.load(ONE)
     adapters.unload(many[5].digest)
     adapters.unload(ONE.digest)
     small = make_set(many[0], many[1]).size
@@ -155,6 +156,32 @@ def test_an_answer_goes_on_while_its_adapter_is_unloaded_and_others_come() -> No
     engine.submit(request("b", TWO.digest))
     assert _tokens(engine, "a") == wanted[1:]
     assert adapters.digests == {TWO.digest, random_adapter(TINY, 3, shared_a=1).digest}
+
+
+def test_another_thread_may_load_and_unload_while_batches_are_computed() -> None:
+    adapters = make_set(random_adapter(TINY, 50), ONE, random_adapter(TINY, 51))
+    engine = make_engine(adapters)
+    engine.submit(request("undisturbed", ONE.digest))
+    wanted = _tokens(engine)
+    others = [random_adapter(TINY, seed) for seed in range(50, 56)]
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            for one in others:
+                adapters.unload(one.digest)
+            for one in others:
+                adapters.load(one)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for turn in range(40):
+            engine.submit(request(str(turn), ONE.digest))
+            assert _tokens(engine, str(turn)) == wanted
+    finally:
+        over.set()
+        thread.join()
 
 
 def _tokens(engine: TorchEngine, name: str = "undisturbed") -> list[int]:
