@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,6 @@ from node.engine.base import EngineRequest, Generated
 from node.engine.config import LlamaConfig
 from node.engine.errors import UnknownAdapter
 from node.engine.weights.quantise import quantise_int8
-from node.hosting import hosted_adapter
 from node.hosting.adapters import read_adapter
 from node.hosting.compact_adapter import CompactConfig, compact_a, read_compact, write_compact
 from node.hosting.hosted import (
@@ -353,8 +353,8 @@ async def test_an_adapter_without_room_is_told_with_figures(
     make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = await load_model(HostedSpec(make_folder(), SpecialistId("org/tiny")))
-    memory = hosted_adapter.psutil.virtual_memory()._replace(available=1000)
-    monkeypatch.setattr(hosted_adapter.psutil, "virtual_memory", lambda: memory)
+    memory = psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     with pytest.raises(ModelFileError, match=r"needs .* free"):
         await host_adapter(base, "x", peft_folder(tmp_path / "one"))
     assert base.adapters.size == 0

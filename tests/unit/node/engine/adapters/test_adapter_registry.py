@@ -124,8 +124,7 @@ def test_whatever_becomes_of_a_request_its_adapter_is_released(way: str) -> None
     if way == "end":
         assert adapters.size > 0
         while engine.has_work:
-            last = engine.step()[-1]
-        assert isinstance(last, Ended)
+            engine.step()
     if way == "cancel":
         engine.cancel("a")
     assert adapters.size == 0
