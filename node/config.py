@@ -136,6 +136,8 @@ class ModelConfig:
     examples: tuple[str, ...] = ()
     """Typical prompts, from which the router learns what the model is for."""
     licence: str = ""
+    adapter: str = ""
+    """Folder of a LoRA adapter, PEFT's or dslm's own, that makes a specialist of `path`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,12 +275,15 @@ def _model(table: object, given: _Given) -> ModelConfig:
         table["examples"] = _lines(_rooted(table["examples"], given.folder), where)
     try:
         model = msgspec.convert(table, ModelConfig)
-        name = parse_specialist_id(model.id or derived_model_id(model.path))
+        name = parse_specialist_id(model.id or derived_model_id(model.adapter or model.path))
     except (msgspec.ValidationError, ProtocolError) as error:
         raise ConfigError(f"{where}: {error}") from error
     if model.slots < 1 or model.context < 0:
         raise ConfigError(f"{where}: slots must be 1 or more and context 0 or more")
-    return replace(model, id=name, path=_rooted(model.path, given.folder))
+    if model.adapter and not model.domains:
+        raise ConfigError(f"{where}: {name} has an adapter, so it needs domains that it is for")
+    path, adapter = _rooted(model.path, given.folder), _rooted(model.adapter, given.folder)
+    return replace(model, id=name, path=path, adapter=adapter)
 
 
 def _rooted(path: str, folder: Path | None) -> str:

@@ -52,6 +52,18 @@ class TokenLikelihood:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """The adapter named `digest`, applied to every token from position `start` on.
+
+    An ordinary adapter starts at 0. An activated one starts at its invocation: the keys and values
+    of all tokens before are the base model's, and shared with everybody who has those tokens.
+    """
+
+    digest: str
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One generation.
 
@@ -60,7 +72,7 @@ class EngineRequest:
     Generation ends before a token in `stop_ids`, which is not emitted. `client` names who asks, or
     is empty for the node itself: clients share the engine evenly, and none can tell from the time
     an answer takes what another one asked. With a `matcher`, tokens are chosen among those that it
-    allows.
+    allows. Without an `adapter` the base model answers.
     """
 
     request_id: str
@@ -71,6 +83,7 @@ class EngineRequest:
     delivered: tuple[int, ...] = ()
     matcher: Matcher | None = None
     client: str = ""
+    adapter: AdapterUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,10 @@ class Engine(Protocol):
         ...
 
     def submit(self, request: EngineRequest) -> None:
-        """Queue a request; `TooLong` if prompt and `max_tokens` cannot fit the context."""
+        """Queue a request; `TooLong` if prompt and `max_tokens` cannot fit the context.
+
+        `UnknownAdapter` if it names an adapter that is not loaded.
+        """
         ...
 
     def cancel(self, request_id: str) -> None:

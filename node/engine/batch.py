@@ -17,13 +17,16 @@ class Chunk:
     """Tokens of one sequence that go through the model together.
 
     The first of `token_ids` has position `position`. `pages` is the sequence's block table: the
-    keys and values of position p lie in page `pages[p // PAGE_SIZE]`.
+    keys and values of position p lie in page `pages[p // PAGE_SIZE]`. `adapter` is a handle of an
+    `AdapterSet` (-1: none) that applies from position `adapter_from` on.
     """
 
     token_ids: Sequence[int]
     position: int
     pages: Sequence[int]
     wants_logits: bool
+    adapter: int = -1
+    adapter_from: int = 0
 
     @property
     def seen(self) -> int:
@@ -92,6 +95,16 @@ def _slots(chunk: Chunk) -> list[int]:
         chunk.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
         for position in range(chunk.position, chunk.seen)
     ]
+
+
+def adapter_column(chunks: Sequence[Chunk]) -> list[int]:
+    """The handle of each token's adapter, or -1; an `AdapterSet` makes a plan of it."""
+    return [handle for chunk in chunks for handle in _adapters(chunk)]
+
+
+def _adapters(chunk: Chunk) -> list[int]:
+    base = min(max(0, chunk.adapter_from - chunk.position), len(chunk.token_ids))
+    return [-1] * base + [chunk.adapter] * (len(chunk.token_ids) - base)
 
 
 def _span(chunk: Chunk, start: int, dtype: torch.dtype) -> Span:

@@ -1,9 +1,9 @@
-"""The failure of an engine, apart from the refusals that `protocols.errors` names.
+"""How an engine fails and what it refuses, apart from what `protocols.errors` names.
 
-Knows one error; needs no torch, so that services can catch it.
+Knows errors; needs no torch, so that services can catch it.
 """
 
-from protocols.errors import DslmError
+from protocols.errors import DslmError, NotHere
 
 
 class EngineFailed(DslmError):
@@ -11,3 +11,7 @@ class EngineFailed(DslmError):
 
     code = "engine_failed"
     retry = True
+
+
+class UnknownAdapter(NotHere):
+    """A request names an adapter that is not loaded, or not any more."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, rms_norm, silu
 
+from node.engine.adapters.plan import Adaptation, Unadapted
 from node.engine.attention import attend
 from node.engine.batch import Chunk, Span, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
@@ -133,21 +134,27 @@ class LlamaModel:
         )
 
     @torch.inference_mode()
-    def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
-        """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`."""
+    def forward(
+        self, batch: StepBatch, cache: KeyValueCache, adaptation: Adaptation | None = None
+    ) -> Tensor:
+        """Logits `[logit_rows, vocabulary]` in fp32; the batch's keys and values go to `cache`.
+
+        `adaptation` is the plan of the batch's adapters.
+        """
+        adapted = adaptation or Unadapted()
         whole = _Sight(batch.spans, *self._rotary.at(batch.positions))
         near = self._near(batch, whole) if self._sliding else whole
         hidden = self._embed(batch.token_ids)
         for index, layer in enumerate(self._layers):
             sight = near if index in self._sliding else whole
             normed = self._norm(hidden, layer.attention_norm)
-            queries, keys, values = self._project(layer, index, normed, sight)
+            queries, keys, values = self._project(layer, index, normed, sight, adapted)
             cache.store(index, batch.slots, keys, values)
             scale = self.config.variant.attention_scale
             seen = attend(queries, cache.layer(index), sight.spans, scale)
-            hidden = hidden + self._attention_output(layer, seen)
+            hidden = hidden + self._attention_output(layer, index, seen, adapted)
             normed = self._norm(hidden, layer.feed_forward_norm)
-            hidden = hidden + self._feed_forward(layer, normed)
+            hidden = hidden + self._feed_forward(layer, index, normed, adapted)
         chosen = self._norm(hidden[batch.logit_rows], self._final_norm)
         return self._capped(self._head.multiply(chosen).float())
 
@@ -165,13 +172,14 @@ class LlamaModel:
         )
 
     def _project(
-        self, layer: LayerWeights, index: int, normed: Tensor, sight: _Sight
+        self, layer: LayerWeights, index: int, normed: Tensor, sight: _Sight, adapted: Adaptation
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, each `[tokens, heads, dimension]`."""
         heads, kv_heads = self.config.heads, self.config.kv_heads
         stacked = layer.query_key_value.multiply(normed)
         if layer.query_key_value_bias is not None:
             stacked = stacked + layer.query_key_value_bias
+        adapted.add(index, "query_key_value", normed, stacked)
         vectors = stacked.view(len(normed), heads + 2 * kv_heads, self.config.head_dimension)
         turned, values = vectors[:, : heads + kv_heads], vectors[:, heads + kv_heads :]
         if layer.query_norm is not None and layer.key_norm is not None:
@@ -181,18 +189,26 @@ class LlamaModel:
             turned = rotate(turned, sight.cosines, sight.sines)
         return turned[:, :heads], turned[:, heads:], values
 
-    def _attention_output(self, layer: LayerWeights, seen: Tensor) -> Tensor:
+    def _attention_output(
+        self, layer: LayerWeights, index: int, seen: Tensor, adapted: Adaptation
+    ) -> Tensor:
         given = layer.output.multiply(seen)
         if layer.output_bias is not None:
             given = given + layer.output_bias
+        adapted.add(index, "output", seen, given)
         norm = layer.attention_output_norm
         return given if norm is None else self._norm(given, norm)
 
-    def _feed_forward(self, layer: LayerWeights, normed: Tensor) -> Tensor:
-        gate, up = layer.gate_up.multiply(normed).chunk(2, dim=-1)
+    def _feed_forward(
+        self, layer: LayerWeights, index: int, normed: Tensor, adapted: Adaptation
+    ) -> Tensor:
+        stacked = layer.gate_up.multiply(normed)
+        adapted.add(index, "gate_up", normed, stacked)
+        gate, up = stacked.chunk(2, dim=-1)
         is_silu = self.config.variant.activation == "silu"
-        active = silu(gate) if is_silu else gelu(gate, approximate="tanh")
-        given = layer.down.multiply(active * up)
+        gated = (silu(gate) if is_silu else gelu(gate, approximate="tanh")) * up
+        given = layer.down.multiply(gated)
+        adapted.add(index, "down", gated, given)
         norm = layer.feed_forward_output_norm
         return given if norm is None else self._norm(given, norm)
 
@@ -247,12 +263,12 @@ class EagerRunner:
     def __init__(self, model: LlamaModel, cache: KeyValueCache) -> None:
         self._held: tuple[LlamaModel, KeyValueCache] | None = (model, cache)
 
-    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
         """As `Runner.run`. `EngineFailed` after `close`."""
         if self._held is None:
             raise EngineFailed("The engine was closed.")
         model, cache = self._held
-        return model.forward(build_batch(chunks, model.dtype), cache)
+        return model.forward(build_batch(chunks, model.dtype), cache, adaptation)
 
     def close(self) -> None:
         """As `Runner.close`."""

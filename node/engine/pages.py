@@ -50,9 +50,15 @@ class PrefixScope:
         return digest.digest()
 
     def extra_key(self, index: int) -> bytes:
-        """What the name of page `index` of a sequence says besides parent and tokens."""
-        is_adapted = bool(self.adapter) and (index + 1) * PAGE_SIZE > self.adapter_from
-        return self.adapter.encode() if is_adapted else b""
+        """What the name of page `index` of a sequence says besides parent and tokens.
+
+        A page in whose middle the adapter begins says where: the same tokens could have it begin
+        elsewhere. Later pages have that from their parents.
+        """
+        if not self.adapter or (index + 1) * PAGE_SIZE <= self.adapter_from:
+            return b""
+        offset = max(0, self.adapter_from - index * PAGE_SIZE)
+        return f"{offset} {self.adapter}".encode()
 
 
 def page_digest(parent: bytes, extra: bytes, tokens: Sequence[int]) -> bytes:

@@ -7,8 +7,10 @@ Knows the layout of a step's work only; `node.engine.model` computes it with tor
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from node.engine.adapters.plan import Adaptation
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig
 
@@ -16,9 +18,10 @@ from node.engine.config import LlamaConfig
 class Runner(Protocol):
     """Used by one thread."""
 
-    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
         """Logits fp32 `[rows, vocabulary]`, for the chunks that want some, in their order.
 
+        `adaptation` is the plan for `adapter_column(chunks)`.
         Keys and values of all tokens go to the pages that their chunk names.
         """
         ...
@@ -34,6 +37,11 @@ class RunnableModel(Protocol):
     @property
     def config(self) -> LlamaConfig:
         """The shape."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What adapters are held in."""
         ...
 
     @property

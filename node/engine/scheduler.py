@@ -11,7 +11,14 @@ always ends.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from node.engine.base import Ended, EngineRequest, EngineStatistics, Generated, StepOutput
+from node.engine.base import (
+    AdapterUse,
+    Ended,
+    EngineRequest,
+    EngineStatistics,
+    Generated,
+    StepOutput,
+)
 from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
 from node.engine.shares import Shares
 from protocols.errors import ProtocolError, TooLong, Unsupported
@@ -130,7 +137,8 @@ class Scheduler:
             return
         self._tickets += 1
         salt = "" if self._limits.is_cache_shared else request.client
-        table = BlockTable(PrefixScope(self._limits.model, salt))
+        use = request.adapter or AdapterUse("")
+        table = BlockTable(PrefixScope(self._limits.model, salt, use.digest, use.start))
         tokens = [*request.prompt, *request.delivered]
         self._waiting[request.request_id] = TokenSequence(request, self._tickets, table, tokens)
         self._shares.enter(request.client)
@@ -206,6 +214,8 @@ class Scheduler:
             raise ProtocolError(
                 f"token ids outside the vocabulary of {self._limits.vocabulary_size}"
             )
+        if request.adapter is not None and request.adapter.start < 0:
+            raise ProtocolError("an adapter cannot begin before the prompt")
         if request.request_id in self._waiting or request.request_id in self._running:
             raise ProtocolError(f"request id {request.request_id!r} is in use")
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node.engine.base import EngineRequest, EngineStatistics, StepOutput
-from node.engine.batch import Chunk
-from node.engine.errors import EngineFailed
+from node.engine.adapters.registry import AdapterSet, AdapterUses
+from node.engine.base import Ended, EngineRequest, EngineStatistics, StepOutput
+from node.engine.batch import Chunk, adapter_column
+from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
 from node.engine.runner import RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
@@ -39,8 +40,13 @@ class EngineOptions:
 class TorchEngine:
     """Implements `node.engine.base.Engine` with a model and its cache on the CPU."""
 
-    def __init__(self, model: RunnableModel, options: EngineOptions) -> None:
-        """Reserve the cache. `options.context_length` must be within the model's positions."""
+    def __init__(
+        self, model: RunnableModel, options: EngineOptions, adapters: AdapterSet | None = None
+    ) -> None:
+        """Reserve the cache. `options.context_length` must be within the model's positions.
+
+        Requests can have those `adapters` that are loaded when they come.
+        """
         if options.threads:
             torch.set_num_threads(options.threads)
         self._runner: Runner | None = model.open(
@@ -56,6 +62,8 @@ class TorchEngine:
             is_cache_shared=options.is_cache_shared,
         )
         self._scheduler = Scheduler(self._limits)
+        self._adapters = adapters or AdapterSet(model.config, model.dtype)
+        self._uses = AdapterUses(self._adapters)
 
     def __repr__(self) -> str:
         return f"<TorchEngine {self._scheduler!r}>"
@@ -66,21 +74,35 @@ class TorchEngine:
         return self._limits.longest
 
     def submit(self, request: EngineRequest) -> None:
-        """As `Scheduler.submit`."""
+        """As `Scheduler.submit`; `UnknownAdapter` if the request's is not loaded."""
         self._scheduler.submit(request)
+        if request.adapter is not None:
+            try:
+                self._uses.begin(request.request_id, request.adapter.digest)
+            except UnknownAdapter:
+                self._scheduler.cancel(request.request_id)
+                raise
 
     def cancel(self, request_id: str) -> None:
         """As `Scheduler.cancel`."""
         self._scheduler.cancel(request_id)
+        self._uses.end(request_id)
 
     def step(self) -> Sequence[StepOutput]:
         """Run one batch. `EngineFailed` if the model yields no numbers or was closed."""
         outputs: list[StepOutput] = [*self._scheduler.ended_on_arrival()]
-        work = self._scheduler.schedule()
+        # Whoever has the same adapter side by side; those without one first, as they came.
+        work = sorted(
+            self._scheduler.schedule(),
+            key=lambda item: self._uses.order(item.sequence.request.request_id),
+        )
         if work:
             logits = self._run(work)
             chosen = _sample(logits, [item for item in work if item.wants_token])
             outputs += _advance(self._scheduler, work, chosen)
+        for output in outputs:
+            if isinstance(output, Ended):
+                self._uses.end(output.request_id)
         return outputs
 
     @property
@@ -108,10 +130,12 @@ class TorchEngine:
                 position=item.sequence.computed,
                 pages=item.sequence.table.pages,
                 wants_logits=item.wants_token,
+                adapter=self._uses.handle(item.sequence.request.request_id),
+                adapter_from=item.sequence.table.scope.adapter_from,
             )
             for item in work
         ]
-        return self._runner.run(chunks)
+        return self._runner.run(chunks, self._adapters.plan(adapter_column(chunks)))
 
 
 def _sample(logits: Tensor, work: Sequence[Work]) -> list[Selection]:

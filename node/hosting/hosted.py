@@ -12,10 +12,13 @@ from pathlib import Path
 
 import psutil
 
+from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics
+from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from node.engine.weights.scheme import Precision
+from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
     Load,
@@ -57,6 +60,8 @@ class HostedModel:
     """A running model. `size` is in bytes, reserved cache included; `weights_size` is not.
 
     `kernels` says who computes it, for people.
+    Specialists that are adapters on one base share its `loop`, and with it weights, pages and
+    slots; `adapters` are all that are loaded on the base, `adapter` is this specialist's.
     """
 
     specialist: SpecialistId
@@ -70,8 +75,11 @@ class HostedModel:
     licence: str
     slots: int
     kernels: str
+    config: LlamaConfig
     tokenizer: ChatTokenizer
     loop: EngineLoop
+    adapters: AdapterSet
+    adapter: HostedAdapter | None = None
 
     @property
     def healthy(self) -> bool:
@@ -79,15 +87,16 @@ class HostedModel:
         return self.loop.healthy
 
     def generate(self, request: EngineRequest) -> Generation:
-        """As `EngineLoop.submit`."""
-        return self.loop.submit(request)
+        """As `EngineLoop.submit`, with this specialist's adapter if it has one."""
+        use = self.adapter.use_for(request.prompt) if self.adapter else None
+        return self.loop.submit(replace(request, adapter=use))
 
     def statistics(self) -> EngineStatistics:
         """As `EngineLoop.statistics`."""
         return self.loop.statistics()
 
     async def close(self) -> None:
-        """As `EngineLoop.close`."""
+        """As `EngineLoop.close`; it ends the other specialists on the same base too."""
         await self.loop.close()
 
 
@@ -103,6 +112,31 @@ async def load_model(spec: HostedSpec, progress: Progress = lambda _fraction: No
     return hosted
 
 
+async def host_adapter(base: HostedModel, specialist: str, folder: Path) -> HostedModel:
+    """Load the adapter in `folder` onto a running `base`, as a specialist of its own.
+
+    Requests go on meanwhile. `ModelFileError` as `read_adapter`, or if there is too little memory.
+    """
+    adapter = await asyncio.to_thread(fit_adapter, folder, base.config, base.precision)
+    await asyncio.to_thread(base.adapters.load, adapter.weights)
+    hosted = adapter.hosted
+    return replace(
+        base,
+        specialist=parse_specialist_id(specialist or hosted.name),
+        model_digest=adapted_digest(base.model_digest, hosted.digest),
+        parameters=base.parameters + hosted.parameters,
+        size=base.size + hosted.size,
+        weights_size=base.weights_size + hosted.size,
+        adapter=hosted,
+    )
+
+
+def unload_adapter(specialist: HostedModel) -> None:
+    """Let no new request have the adapter of `specialist`; those inside end undisturbed."""
+    if specialist.adapter is not None:
+        specialist.adapters.unload(specialist.adapter.digest)
+
+
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
@@ -115,6 +149,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         replace(spec.kernels, threads=spec.threads), config, precision, _log.info
     )
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
+    adapters = AdapterSet(config, model.dtype)
     cache_tokens = load.cache_tokens
     options = EngineOptions(
         context_length=context_length,
@@ -135,6 +170,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         licence=weights.licence,
         slots=spec.slots,
         kernels=computed_by,
+        config=config,
         tokenizer=weights.tokenizer,
-        loop=EngineLoop(TorchEngine(model, options), name=f"engine {specialist}"),
+        loop=EngineLoop(TorchEngine(model, options, adapters), name=f"engine {specialist}"),
+        adapters=adapters,
     )

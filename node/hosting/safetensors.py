@@ -51,7 +51,7 @@ _TEXT_PART = re.compile(r"^(?:model\.language_model|language_model\.model)\.(.+)
 _OTHER_PARTS = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..+")
 # Old checkpoints carry the rotary frequencies, which are computed from the settings anyway.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-_FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
+FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 class _Index(Struct):
@@ -94,8 +94,13 @@ def own_name(name: str, variant: Variant = LLAMA) -> str:
 class SafetensorsTensors:
     """Implements `TensorSource` on files that stay mapped while this lives."""
 
-    def __init__(self, files: Sequence[Path], variant: Variant = LLAMA) -> None:
-        """Read the headers. `ModelFileError` for a damaged file or a type that is no float."""
+    def __init__(
+        self,
+        files: Sequence[Path],
+        variant: Variant = LLAMA,
+        kinds: frozenset[str] = FLOATS,
+    ) -> None:
+        """Read the headers. `ModelFileError` for a damaged file or a type not among `kinds`."""
         self.shapes: Mapping[str, tuple[int, ...]]
         self._variant = variant
         self._places: dict[str, tuple[Path, str, Any]] = {}
@@ -108,7 +113,7 @@ class SafetensorsTensors:
                     if self._is_left_out(name):
                         continue
                     part = handle.get_slice(name)
-                    _check_kind(path, name, part.get_dtype())
+                    _check_kind(path, name, part.get_dtype(), kinds)
                     own = own_name(name, variant)
                     shapes[own] = tuple(part.get_shape())
                     self._places[own] = (path, name, handle)
@@ -132,8 +137,8 @@ class SafetensorsTensors:
         return bool(has_eyes or _IGNORED.fullmatch(name))
 
 
-def _check_kind(path: Path, name: str, kind: str) -> None:
-    if kind not in _FLOATS:
+def _check_kind(path: Path, name: str, kind: str, kinds: frozenset[str]) -> None:
+    if kind not in kinds:
         raise ModelFileError(
             f"{path} stores {name} as {kind}. Quantised safetensors are not supported: "
             "use the original fp32, fp16 or bf16 weights, or a GGUF file."

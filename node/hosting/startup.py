@@ -6,12 +6,13 @@ Knows settings, fetching and loading; must not know peers.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from node.config import EngineConfig, ModelConfig
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
-from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
 from node.hosting.kernels import KernelSettings
 from node.paths import Paths
 from node.quantities import format_size
@@ -26,30 +27,41 @@ async def load_models(
 ) -> Mapping[SpecialistId, HostedModel]:
     """All models that the settings name, fetched if need be, running; by specialist id.
 
+    Entries that say the same of a base, but for name and adapter, share one copy of it.
+
     `UserError` with the cause and what to do when one cannot be had. Models loaded before are
     closed then.
     """
+    bases: dict[HostedSpec, HostedModel] = {}
     loaded: dict[SpecialistId, HostedModel] = {}
     try:
         for one in settings:
             path = await asyncio.to_thread(resolve, one.path, paths.models)
             spec = HostedSpec(
                 path=path,
-                specialist=SpecialistId(one.id),
+                specialist=SpecialistId(""),
                 precision=one.precision or engine.precision,
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
                 kernels=KernelSettings(engine.kernels, paths.kernels),
             )
-            model = await load_model(spec)
+            base = bases[spec] = bases.get(spec) or await load_model(spec)
+            model = await _specialist(base, one)
             loaded[model.specialist] = model
-            _log.info("hosting %s from %s", describe_model(model), path)
+            _log.info("hosting %s from %s", describe_model(model), one.adapter or path)
     except BaseException:
-        for model in loaded.values():
+        for model in bases.values():
             await model.close()
         raise
     return loaded
+
+
+async def _specialist(base: HostedModel, settings: ModelConfig) -> HostedModel:
+    """`base` under the name that the settings give it, with the adapter that they name."""
+    if settings.adapter:
+        return await host_adapter(base, settings.id, Path(settings.adapter))
+    return replace(base, specialist=SpecialistId(settings.id)) if settings.id else base
 
 
 def describe_model(model: HostedModel) -> str:

@@ -15,6 +15,9 @@ SCOPES = (
     PrefixScope("m", "alice"),
     PrefixScope("m", "bob"),
     PrefixScope("m", "alice", "adapter", 20),
+    PrefixScope("m", "alice", "adapter", 26),
+    PrefixScope("m", "alice", "another", 20),
+    PrefixScope("m", "alice", "adapter"),
 )
 # Few beginnings, so that prefixes meet; the tail of each sequence is its own.
 STEMS = ([1] * 60, [1] * 20 + [2] * 40, [3] * 60)
@@ -32,7 +35,8 @@ class Pages(RuleBasedStateMachine):
     def content(self, table: BlockTable, tokens: list[int], index: int) -> tuple[object, ...]:
         stop = (index + 1) * PAGE_SIZE
         scope = table.scope
-        adapter = scope.adapter if stop > scope.adapter_from else ""
+        is_adapted = bool(scope.adapter) and stop > scope.adapter_from
+        adapter = (scope.adapter, scope.adapter_from) if is_adapted else None
         return scope.model, scope.salt, adapter, tuple(tokens[:stop])
 
     @precondition(lambda self: len(self.open) < 6)

@@ -14,6 +14,7 @@ from dataclasses import MISSING, dataclass, fields
 import torch
 from torch import Tensor
 
+from node.engine.adapters.plan import Adaptation
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig
 from node.engine.errors import EngineFailed
@@ -196,6 +197,11 @@ class NativeModel:
         return "AVX-512 and AMX" if self.has_tiles else "AVX-512"
 
     @property
+    def dtype(self) -> torch.dtype:
+        """As `RunnableModel.dtype`."""
+        return torch.bfloat16
+
+    @property
     def logit_width(self) -> int:
         """Numbers of one row of logits: the vocabulary, filled up to whole panels."""
         return int(self._struct.head.rows)
@@ -220,8 +226,10 @@ class NativeRunner:
         self._keys = torch.zeros(shape, dtype=torch.bfloat16)
         self._values = torch.zeros(shape, dtype=torch.bfloat16)
 
-    def run(self, chunks: Sequence[Chunk]) -> Tensor:
-        """As `Runner.run`."""
+    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
+        """As `Runner.run`, but for adapters, of which it knows nothing yet."""
+        if adaptation is not None:
+            raise EngineFailed("The native step computes no adapters.")
         rows: list[int] = []
         stop = 0
         for chunk in chunks:

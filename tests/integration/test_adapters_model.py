@@ -1,0 +1,102 @@
+"""The real model with adapters in one batch says what transformers says with them, in fp32."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from node.engine.adapters.registry import AdapterSet
+from node.engine.adapters.weights import Adapter, start_of
+from node.engine.base import AdapterUse, EngineRequest, Generated
+from node.engine.model import LlamaModel
+from node.engine.torch_engine import EngineOptions, TorchEngine
+from node.hosting.weights import ModelWeights
+from protocols.messages.ask import ChatMessage, Sampling
+from tests.integration.test_engine_identity import transformers_model
+from tests.unit.node.engine.adapters.adapter_referee import (
+    hooked_greedy,
+    merged_greedy,
+    random_adapter,
+)
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+]
+
+TOKENS = 16
+QUESTIONS = ("Why is the sky blue?", "Write a haiku about the sea.")
+
+
+@pytest.fixture(scope="module")
+def adapters(weights: ModelWeights) -> dict[str, Adapter]:
+    config = weights.config
+    invocation = weights.tokenizer.encode_text("<|im_start|>assistant\n")
+    made = {
+        "ordinary": random_adapter(config, 1, rank=16),
+        "shared": random_adapter(config, 2, rank=32, shared_a=9),
+        "shared too": random_adapter(config, 3, rank=32, shared_a=9),
+        "int8": random_adapter(config, 4, rank=32, shared_a=9, is_int8=True),
+    }
+    parts = random_adapter(config, 5, rank=16).parts
+    return {**made, "activated": Adapter("activated", parts, invocation)}
+
+
+@pytest.fixture(scope="module")
+def prompts(weights: ModelWeights) -> list[tuple[int, ...]]:
+    return [weights.tokenizer.encode_chat([ChatMessage("user", text)]) for text in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def judge(smollm2_path: Path) -> Any:
+    return transformers_model(smollm2_path)
+
+
+def starts(adapter: Adapter | None, prompt: tuple[int, ...]) -> int:
+    start = start_of(adapter.invocation, prompt) if adapter else 0
+    assert start is not None
+    return start
+
+
+def test_requests_with_all_kinds_of_adapters_and_none(
+    weights: ModelWeights,
+    adapters: dict[str, Adapter],
+    prompts: list[tuple[int, ...]],
+    judge: Any,
+) -> None:
+    model = LlamaModel(weights.config, weights.tensors, torch.float32, 512)
+    loaded = AdapterSet(weights.config, torch.float32)
+    for each in adapters.values():
+        loaded.load(each)
+    engine = TorchEngine(model, EngineOptions(512, 4096, 16, 23), loaded)
+    cases: list[tuple[Adapter | None, tuple[int, ...]]]
+    cases = [(adapter, prompt) for adapter in (*adapters.values(), None) for prompt in prompts]
+    # Twice: at first nothing is in the cache, then whole prompts are, each adapter's own.
+    for turn in range(2):
+        answers = answer(engine, cases)
+        for (adapter, prompt), got in zip(cases, answers, strict=True):
+            start = starts(adapter, prompt)
+            if adapter is None or adapter.invocation:
+                wanted = hooked_greedy(judge, adapter, prompt, TOKENS, start=start)
+            else:
+                wanted = merged_greedy(judge, adapter, prompt, TOKENS)
+            assert got == wanted, (None if adapter is None else adapter.digest, turn)
+    assert engine.statistics().prefix_hit_tokens > 0
+
+
+def answer(
+    engine: TorchEngine, cases: list[tuple[Adapter | None, tuple[int, ...]]]
+) -> list[list[int]]:
+    for number, (adapter, prompt) in enumerate(cases):
+        use = None if adapter is None else AdapterUse(adapter.digest, starts(adapter, prompt))
+        engine.submit(
+            EngineRequest(str(number), prompt, TOKENS, Sampling(), frozenset(), adapter=use)
+        )
+    answers: list[list[int]] = [[] for _ in cases]
+    while engine.has_work:
+        for output in engine.step():
+            if isinstance(output, Generated):
+                answers[int(output.request_id)].append(output.token_id)
+    return answers
