@@ -121,7 +121,7 @@ def transformers_tokenizer(vocabulary: dict[str, tuple[float, int]], prefix: boo
     scores = {text: score for text, (score, _) in vocabulary.items()}
     merges = generate_merges(ids, scores, skip_tokens=others)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    special = {"additional_special_tokens": ["<end_of_turn>"]}
+    special: dict[str, Any] = {"additional_special_tokens": ["<end_of_turn>"]}
     if prefix:
         return LlamaTokenizer(vocab=ids, merges=merges, legacy=True, **names, **special)
     spare = {"pad_token": "<unk>", "mask_token": "<unk>"}
@@ -166,9 +166,10 @@ def test_qwen_splits_as_its_own_tokenizer_does() -> None:
     }
     tokenizer = read_gguf_tokenizer(PATH, keys)
     assert tokenizer.stop_ids == {len(tokens) - 1}
+    pairs: Any = [tuple(merge.split()) for merge in merges]
     judge = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
-        merges=[tuple(merge.split()) for merge in merges],
+        merges=pairs,
         **dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|im_end|>"),
     )
     for text in [*TEXTS, "the 123 the's e\u0301 é\n\n\n  the  ", "a<|im_end|>\r\n12345!?"]:
