@@ -16,7 +16,7 @@ from protocols.errors import ModelFileError
 from tests.fuzz import model_files
 
 COMMIT = "c0ffee" * 6 + "c0ff"
-API = "/api/models/owner/tiny/revision"
+API = "/api/models/owner/tiny"
 FETCH = """
 import sys
 from pathlib import Path
@@ -60,10 +60,17 @@ def hub(files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = self.path.partition("?")[0]
-            if path in {f"{API}/main", f"{API}/{COMMIT}"}:
+            if path in {f"{API}/revision/main", f"{API}/revision/{COMMIT}"}:
                 siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
-                body = json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings})
-                self._send(body.encode(), with_body=with_body)
+                told = {"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}
+                self._send(json.dumps(told).encode(), with_body=with_body)
+                return
+            if path == f"{API}/tree/{COMMIT}":
+                tree = [
+                    {"type": "file", "path": name, "size": len(data), "oid": COMMIT}
+                    for name, data in files.items()
+                ]
+                self._send(json.dumps(tree).encode(), with_body=with_body)
                 return
             name = path.removeprefix(f"/owner/tiny/resolve/{COMMIT}/")
             if name in files:
@@ -79,6 +86,7 @@ def hub(files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
             self.send_response(200)
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("ETag", f'"{hash(body) & 0xFFFFFFFF:x}"')
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if with_body:
@@ -110,6 +118,7 @@ def fetch(address: str, name: str, home: Path) -> str:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_hub_id_is_fetched_once_and_read(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "hub" / "owner--tiny"
     with hub(repository()) as (address, asked):
@@ -120,6 +129,7 @@ def test_a_hub_id_is_fetched_once_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_model_that_the_hub_does_not_have_or_that_we_cannot_read_leaves_nothing(
     tmp_path: Path,
 ) -> None:

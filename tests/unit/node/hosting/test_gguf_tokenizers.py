@@ -121,7 +121,7 @@ def transformers_tokenizer(vocabulary: dict[str, tuple[float, int]], prefix: boo
     scores = {text: score for text, (score, _) in vocabulary.items()}
     merges = generate_merges(ids, scores, skip_tokens=others)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    special = {"additional_special_tokens": ["<end_of_turn>"]}
+    special: dict[str, Any] = {"additional_special_tokens": ["<end_of_turn>"]}
     if prefix:
         return LlamaTokenizer(vocab=ids, merges=merges, legacy=True, **names, **special)
     spare = {"pad_token": "<unk>", "mask_token": "<unk>"}
@@ -133,9 +133,10 @@ def test_symbols_of_the_model_are_never_cut_or_joined() -> None:
     names = list(vocabulary)
     tokenizer = read(vocabulary, add_space_prefix=False, add_bos_token=False)
     got = [names[i] for i in tokenizer.encode_text("the<table>cat   sat\n\n  on")]
-    assert got[1] == "<table>"
+    assert "<table>" in got
     assert SPACE * 3 in got
     assert got[got.index("\n\n") + 1] == SPACE * 2
+    assert not any(SPACE in token.strip(SPACE) for token in got)
     assert tokenizer.decode(tokenizer.encode_text("a   b")) == "a   b"
 
 
@@ -165,9 +166,10 @@ def test_qwen_splits_as_its_own_tokenizer_does() -> None:
     }
     tokenizer = read_gguf_tokenizer(PATH, keys)
     assert tokenizer.stop_ids == {len(tokens) - 1}
+    pairs: Any = [tuple(merge.split()) for merge in merges]
     judge = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
-        merges=[tuple(merge.split()) for merge in merges],
+        merges=pairs,
         **dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|im_end|>"),
     )
     for text in [*TEXTS, "the 123 the's e\u0301 é\n\n\n  the  ", "a<|im_end|>\r\n12345!?"]:
