@@ -91,7 +91,7 @@ def adapted(request: EngineRequest, digest: str) -> EngineRequest:
     return replace(request, **changes)
 
 
-def _random_adapter(config: LlamaConfig, number: int, rank: int, *, is_a_shared: bool) -> Any:
+def _random_adapter(config: LlamaConfig, number: int, rank: int, *, is_a_shared: bool) -> Any:  # noqa: ANN401
     weights = importlib.import_module("node.engine.adapters.weights")
     random = torch.Generator().manual_seed(number)
     shared = torch.Generator().manual_seed(1000)

@@ -95,13 +95,13 @@ def native_share(driver: Driver, request: EngineRequest) -> Result:
         is_reading = is_reading and not any(isinstance(one, Generated) for one in outputs)
     profile.create_stats()
     for entry in profile.getstats():
-        if _is_native(entry.code):
+        if is_native(entry.code):
             native += entry.inlinetime
     return Result(times[-1] - times[0], len(times) - 1, native_seconds=native)
 
 
-def _is_native(code: CodeType | str) -> bool:
-    """`code` is the name of a built-in function, or the code of one in Python."""
+def is_native(code: CodeType | str) -> bool:
+    """Whether `code` (the name of a built-in function, or the code of another) computes."""
     if isinstance(code, str):
         return any(name in code for name in NATIVE)
     return Path(code.co_filename).as_posix().endswith(NATIVE_FILE)

@@ -1,8 +1,8 @@
 """The baseline llama.cpp: got as source through pip, built for this machine, kept in the cache.
 
-Knows how to get it and how to ask its own `llama-bench`; must not know our engine. `scripts/llama-cpp`
-runs it: what it downloads is the source package of llama-cpp-python, whose digest is pinned here;
-nothing of it runs but pip's preparation of the package, CMake and the compiler.
+Knows how to get it and how to ask its own `llama-bench`; must not know our engine.
+`scripts/llama-cpp` runs it. What it downloads is the source package of llama-cpp-python; pip runs
+the package's own preparation, and what is built has the digest that is pinned here.
 """
 
 import json

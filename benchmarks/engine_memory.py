@@ -25,7 +25,6 @@ def memory(setting: Setting) -> list[Row]:
     resident = {}
     with setting.ours("int4") as ours:
         resident["int4"] = ours.ready.resident
-        note = ours.ready.version
     with setting.ours("bf16") as ours:
         resident["bf16"] = ours.ready.resident
     ratio = resident["int4"] / NOMINAL_BF16
@@ -39,7 +38,6 @@ def memory(setting: Setting) -> list[Row]:
             ratio,
             str(RESIDENT),
             RESIDENT.met(ratio),
-            note,
         ),
     ]
 
@@ -67,7 +65,6 @@ def perplexity(setting: Setting) -> list[Row]:
                 ratio,
                 str(PERPLEXITY),
                 PERPLEXITY.met(ratio),
-                ours.ready.version,
             )
         )
     return rows

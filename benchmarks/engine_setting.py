@@ -4,19 +4,22 @@ Knows how the programs beside the benchmark are started; must not know what a ro
 """
 
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from engine_child import Child, Decode, Prefill, child
 from engine_llama_cpp import HOW, program
+from report import Row
 from samples import median_ratio, spread
 
 ROUNDS = 5
 NO_LLAMA_CPP = f"no llama.cpp: {HOW}"
 Precision = Literal["bf16", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("int4", "bf16")
 
 
 class Missing(Exception):
@@ -25,10 +28,14 @@ class Missing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The model file, and how much is measured: `is_quick` shows that it runs, no more."""
+    """The model file, and how much is measured: `is_quick` shows that it runs, no more.
+
+    `about` is told who took part, and with which settings.
+    """
 
     model: Path
     is_quick: bool
+    about: list[str] = field(default_factory=list)
 
     @property
     def rounds(self) -> int:
@@ -47,21 +54,26 @@ class Setting:
         arguments = (str(self.model), precision, str(threads or cores()), speculation)
         defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
         with child("engine_ours.py", *arguments, defaults=defaults) as found:
-            yield warm(found)
+            yield self._warm(found)
 
     @contextmanager
     def transformers(self, threads: int = 0) -> Iterator[Child]:
         """transformers in bf16, warm. Waiting threads spin: it is up to twice as fast so."""
         arguments = (str(self.model), str(threads or cores()))
         with child("engine_transformers.py", *arguments) as found:
-            yield warm(found)
+            yield self._warm(found)
 
+    def tell(self, text: str) -> None:
+        """Have it stand in the report, once."""
+        if text not in self.about:
+            self.about.append(text)
 
-def warm(found: Child) -> Child:
-    """The same, after it has done a little of everything."""
-    found.ask(Decode(16, 16))
-    found.ask(Prefill(128))
-    return found
+    def _warm(self, found: Child) -> Child:
+        """The same, after it has done a little of everything."""
+        self.tell(found.ready.version)
+        found.ask(Decode(16, 16))
+        found.ask(Prefill(128))
+        return found
 
 
 def cores() -> int:
@@ -102,7 +114,18 @@ class Compared:
         """As `median_ratio`."""
         return median_ratio(self.ours, self.theirs)
 
-    @property
-    def note(self) -> str:
-        """How far each went up and down."""
-        return f"spread {spread(self.ours):.0%} and {spread(self.theirs):.0%}"
+    def rows(self, name: str, baseline: str, unit: str, target: Target) -> list[Row]:
+        """The baseline's median, then ours with the ratio and how far each went up and down."""
+        return [
+            Row(f"{name}: {baseline}", statistics.median(self.theirs), unit),
+            Row(
+                name,
+                statistics.median(self.ours),
+                unit,
+                baseline,
+                self.ratio,
+                str(target),
+                target.met(self.ratio),
+                f"spread {spread(self.ours):.0%}, {baseline} {spread(self.theirs):.0%}",
+            ),
+        ]

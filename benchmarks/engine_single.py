@@ -4,12 +4,14 @@ Knows the baselines; must not know how they are run.
 """
 
 import statistics
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
-from engine_child import Decode, Overhead, Prefill, Result, Through
-from engine_llama_cpp import LlamaCpp, Variant, version
+from engine_child import Child, Decode, Overhead, Prefill, Result, Through
+from engine_llama_cpp import LlamaCpp, version
 from engine_setting import (
-    NO_LLAMA_CPP,
+    PRECISIONS,
     Compared,
     Missing,
     Precision,
@@ -28,7 +30,7 @@ CONTEXT = 16
 INT4_DECODE = Target(1.1)
 BF16_DECODE = Target(2.5)
 PREFILL = Target(1.2)
-PYTHON_MOST = 0.15
+PYTHON = Target(0.15, is_most=True)
 
 
 def decode_int4(setting: Setting) -> list[Row]:
@@ -42,17 +44,17 @@ def _decode_int4(setting: Setting, threads: int) -> list[Row]:
     llama = LlamaCpp(setting.model, threads)
     tokens = setting.tokens(ANSWER)
     variant = llama.best("-n", 32)
+    setting.tell(f"{version()}; answers of {threads} threads with {variant}")
     with setting.ours("int4", threads) as ours:
         found = alternate(
             {
                 "ours": lambda: ours.ask(Decode(CONTEXT, tokens)).rate,
-                "llama.cpp": lambda: llama.rate("-n", tokens, variant),
+                "theirs": lambda: llama.rate("-n", tokens, variant),
             },
             setting.rounds,
         )
-        made = ours.ready.version
     name = f"decode, batch 1, int4, {threads} threads"
-    return compared_rows(name, "llama.cpp", found, INT4_DECODE, f"{made}; {version()}, {variant}")
+    return Compared(**found).rows(name, "llama.cpp", "tokens/s", INT4_DECODE)
 
 
 def decode_bf16(setting: Setting) -> list[Row]:
@@ -62,101 +64,79 @@ def decode_bf16(setting: Setting) -> list[Row]:
         found = alternate(
             {
                 "ours": lambda: ours.ask(Decode(CONTEXT, tokens)).rate,
-                "transformers": lambda: theirs.ask(Decode(CONTEXT, tokens)).rate,
+                "theirs": lambda: theirs.ask(Decode(CONTEXT, tokens)).rate,
             },
             setting.rounds,
         )
-        note = f"{ours.ready.version}; {theirs.ready.version}"
-    return compared_rows("decode, batch 1, bf16", "transformers", found, BF16_DECODE, note)
-
-
-def compared_rows(
-    name: str, baseline: str, found: dict[str, list[float]], target: Target, note: str
-) -> list[Row]:
-    """The baseline's figure, then ours with the ratio."""
-    both = Compared(found["ours"], found[baseline])
-    theirs = Row(f"{name}: {baseline}", statistics.median(both.theirs), "tokens/s")
-    ours = Row(
-        name,
-        statistics.median(both.ours),
-        "tokens/s",
-        baseline,
-        both.ratio,
-        str(target),
-        target.met(both.ratio),
-        f"{both.note}; {note}",
-    )
-    return [theirs, ours]
+    name = "decode, batch 1, bf16"
+    return Compared(**found).rows(name, "transformers", "tokens/s", BF16_DECODE)
 
 
 def prefill(setting: Setting) -> list[Row]:
     """Against the better of llama.cpp and transformers; ours in both precisions."""
     tokens = setting.tokens(PROMPT)
     with ExitStack() as stack:
-        theirs = stack.enter_context(setting.transformers())
-        ways = {"transformers": lambda: theirs.ask(Prefill(tokens)).rate}
-        note = theirs.ready.version
+        children = {"transformers": stack.enter_context(setting.transformers())}
+        for precision in PRECISIONS:
+            children[precision] = stack.enter_context(setting.ours(precision))
+        ways: dict[str, Callable[[], float]] = {
+            name: partial(_prefill_rate, one, tokens) for name, one in children.items()
+        }
         try:
             require_llama_cpp()
-        except Missing:
-            note += f"; {NO_LLAMA_CPP}"
+        except Missing as reason:
+            setting.tell(str(reason))
         else:
             llama = LlamaCpp(setting.model, cores())
-            variant: Variant = llama.best("-p", 128)
-            ways["llama.cpp"] = lambda: llama.rate("-p", tokens, variant)
-            note += f"; {version()}, {variant}"
-        precisions: tuple[Precision, ...] = ("int4", "bf16")
-        for precision in precisions:
-            ours = stack.enter_context(setting.ours(precision))
-            ways[precision] = lambda ours=ours: ours.ask(Prefill(tokens)).rate  # type: ignore[misc]
+            variant = llama.best("-p", 128)
+            setting.tell(f"{version()}; prompts with {variant}")
+            ways["llama.cpp"] = partial(llama.rate, "-p", tokens, variant)
         found = alternate(ways, setting.rounds)
-    return prefill_rows(found, note)
+    return prefill_rows(found, tokens)
 
 
-def prefill_rows(found: dict[str, list[float]], note: str) -> list[Row]:
+def _prefill_rate(one: Child, tokens: int) -> float:
+    return one.ask(Prefill(tokens)).rate
+
+
+def prefill_rows(found: dict[str, list[float]], tokens: int) -> list[Row]:
     """All baselines, then ours against the better one."""
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    baselines = [name for name in ("transformers", "llama.cpp") if name in found]
-    best = max(baselines, key=lambda name: medians[name])
-    rows = [Row(f"prefill, {PROMPT} tokens: {one}", medians[one], "tokens/s") for one in baselines]
-    for precision in ("int4", "bf16"):
+    medians = {
+        name: statistics.median(values) for name, values in found.items() if name not in PRECISIONS
+    }
+    best = max(medians, key=lambda name: medians[name])
+    rows = [
+        Row(f"prefill, {tokens} tokens: {name}", rate, "tokens/s") for name, rate in medians.items()
+    ]
+    for precision in PRECISIONS:
         both = Compared(found[precision], found[best])
-        rows.append(
-            Row(
-                f"prefill, {PROMPT} tokens, {precision}",
-                medians[precision],
-                "tokens/s",
-                best,
-                both.ratio,
-                str(PREFILL),
-                PREFILL.met(both.ratio),
-                f"{both.note}; {note}",
-            )
-        )
+        name = f"prefill, {tokens} tokens, {precision}"
+        rows += both.rows(name, best, "tokens/s", PREFILL)[1:]
     return rows
 
 
 def overhead(setting: Setting) -> list[Row]:
     """Where a decode step's time goes, and what the thread of a node adds to it."""
-    rows: list[Row] = []
+    return [row for precision in PRECISIONS for row in _overhead(setting, precision)]
+
+
+def _overhead(setting: Setting, precision: Precision) -> list[Row]:
     tokens = setting.tokens(ANSWER // 2)
-    precisions: tuple[Precision, ...] = ("int4", "bf16")
-    for precision in precisions:
-        with setting.ours(precision) as ours:
-            found = alternate(
-                {
-                    "share": lambda: _python_share(ours.ask(Overhead(CONTEXT, tokens))),
-                    "step": lambda: 1e3 / ours.ask(Decode(CONTEXT, tokens)).rate,
-                    "through": lambda: 1e3 / ours.ask(Through(CONTEXT, tokens)).rate,
-                },
-                setting.rounds,
-            )
-        rows += overhead_rows(precision, found)
-    return rows
+    with setting.ours(precision) as ours:
+        found = alternate(
+            {
+                "share": lambda: python_share(ours.ask(Overhead(CONTEXT, tokens))),
+                "step": lambda: 1e3 / ours.ask(Decode(CONTEXT, tokens)).rate,
+                "through": lambda: 1e3 / ours.ask(Through(CONTEXT, tokens)).rate,
+            },
+            setting.rounds,
+        )
+    return overhead_rows(precision, found)
 
 
-def _python_share(result: Result) -> float:
-    return 1 - result.native_seconds / result.seconds
+def python_share(result: Result) -> float:
+    """What is left of a step's time without native calls; 0 if profiling made those longer."""
+    return max(0.0, 1 - result.native_seconds / result.seconds)
 
 
 def overhead_rows(precision: str, found: dict[str, list[float]]) -> list[Row]:
@@ -171,8 +151,8 @@ def overhead_rows(precision: str, found: dict[str, list[float]]) -> list[Row]:
             "%",
             "of the step",
             share,
-            f"at most {PYTHON_MOST:g}x",
-            share <= PYTHON_MOST,
+            str(PYTHON),
+            PYTHON.met(share),
         ),
         Row(
             f"decode step through the node's thread, {precision}",

@@ -48,16 +48,28 @@ def line(row: Row, width: int) -> str:
     return text.rstrip()
 
 
-def print_report(benchmark: str, rows: Sequence[Row], *, is_table_wanted: bool = True) -> int:
-    """Print both forms, or the JSON alone, to stdout; the exit code: 1 if a target was missed."""
+def print_report(
+    benchmark: str,
+    rows: Sequence[Row],
+    about: Sequence[str] = (),
+    *,
+    is_table_wanted: bool = True,
+) -> int:
+    """Print both forms, or the JSON alone, to stdout; the exit code: 1 if a target was missed.
+
+    `about` says, a line each, what took part (versions, settings).
+    """
     if is_table_wanted:
         print(f"\n{benchmark} on {machine()}")
+        for text in about:
+            print(f"  with {text}")
         width = max((len(row.name) for row in rows), default=0)
         for row in rows:
             print(line(row, width))
     document = {
         "benchmark": benchmark,
         "machine": machine(),
+        "about": list(about),
         "rows": [asdict(row) for row in rows],
     }
     print(json.dumps(document))
