@@ -72,6 +72,7 @@ class Continue(Struct, tag=True, frozen=True):
     text: str
     tokens: int
     temperature: float
+    seed: int
 
 
 class Adapted(Struct, tag=True, frozen=True):

@@ -4,6 +4,7 @@ Knows what is asked of the engine; its baseline is always itself.
 """
 
 import statistics
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from engine_child import Adapted, Child, Continue, Mixed, Order, SharedPrefix
@@ -21,16 +22,17 @@ PREFIX = Target(0.05, is_most=True)
 SHARED, OWN = 1000, 8
 REPEATING = {"bf16": Target(2), "int4": Target(1.5)}
 OTHER = Target(0.97)
-TO_REPEAT = """Copy this list of parts exactly, line by line, and write nothing else:
-- 4 wheels, steel, 12 inch, with rubber tyres
-- 2 axles, steel, 40 inch, with bearings
-- 1 frame, oak, 60 by 30 inch, painted green
-- 16 bolts, brass, 3 inch, with washers
-- 8 brackets, steel, 5 inch, with 4 holes
-- 1 handle, ash, 36 inch, turned and oiled
-- 2 boards, pine, 58 by 14 inch, planed
-- 24 nails, iron, 2 inch, with flat heads"""
-TO_INVENT = "Tell me a strange story of a clockmaker, a whale and a letter that nobody wrote."
+PARTS = (
+    "wheels, steel, 12 inch, with rubber tyres",
+    "axles, steel, 40 inch, with bearings",
+    "frames, oak, 60 by 30 inch, painted green",
+    "bolts, brass, 3 inch, with washers",
+    "brackets, steel, 5 inch, with 4 holes",
+    "handles, ash, 36 inch, turned and oiled",
+    "boards, pine, 58 by 14 inch, planed",
+    "nails, iron, 2 inch, with flat heads",
+)
+HEROES = ("a clockmaker", "a whale", "a tax collector", "two sisters", "an old bridge", "a fox")
 SHARED_A = Target(0.8)
 ORDINARY = Target(0.6)
 
@@ -80,6 +82,21 @@ def prefix(setting: Setting) -> list[Row]:
     return rows
 
 
+def to_repeat(number: int, tokens: int) -> Continue:
+    """A list to copy, another one for each number: what was answered before must not help."""
+    turned = PARTS[number % len(PARTS) :] + PARTS[: number % len(PARTS)]
+    lines = [f"- {3 + (7 * row + number) % 20} {part}" for row, part in enumerate(turned)]
+    asked = "Copy this list of parts exactly, line by line, and write nothing else:"
+    return Continue("\n".join([asked, *lines]), tokens, 0.0, number)
+
+
+def to_invent(number: int, tokens: int) -> Continue:
+    """A story, another one for each number."""
+    hero = HEROES[number % len(HEROES)]
+    asked = f"Tell me a strange story of {hero} and of a letter that nobody wrote."
+    return Continue(asked, tokens, 1.0, number)
+
+
 def speculation(setting: Setting) -> list[Row]:
     """With guesses against without, on text that repeats its input and on text that does not."""
     tokens = setting.tokens(128)
@@ -91,10 +108,11 @@ def speculation(setting: Setting) -> list[Row]:
         ):
             require(plain, "Continue")
             for text, order, target in (
-                ("repeats its input", Continue(TO_REPEAT, tokens, 0.0), REPEATING[precision]),
-                ("does not", Continue(TO_INVENT, tokens, 1.0), OTHER),
+                ("repeats its input", to_repeat, REPEATING[precision]),
+                ("does not", to_invent, OTHER),
             ):
-                both = in_turn((guessing, order), (plain, order), setting.rounds)
+                orders = [order(number, tokens) for number in range(setting.rounds + 1)]
+                both = in_turn((guessing, orders), (plain, orders))
                 name = f"speculation, text that {text}, {precision}"
                 rows += both.rows(name, "plain", "tokens/s", target)
     return rows
@@ -112,21 +130,25 @@ def adapters(setting: Setting) -> list[Row]:
                 ("shared A, rank 32", Adapted(8, 32, 32, True, 16, tokens), SHARED_A),
                 ("ordinary, rank 16", Adapted(8, 32, 16, False, 16, tokens), ORDINARY),
             ):
-                both = in_turn((ours, order), (ours, bare), setting.rounds)
+                times = setting.rounds + 1
+                both = in_turn((ours, [order] * times), (ours, [bare] * times))
                 name = f"32 requests over 8 adapters, {kind}, {precision}"
                 rows += both.rows(name, "no adapters", "tokens/s", target)
     return rows
 
 
-def in_turn(one: tuple[Child, Order], other: tuple[Child, Order], rounds: int) -> Compared:
-    """Throughput of two orders, each carried out once before it counts."""
+def in_turn(one: tuple[Child, Sequence[Order]], other: tuple[Child, Sequence[Order]]) -> Compared:
+    """Throughput of two series of orders, a round for each; the first is the warm-up."""
 
-    def rate(who: Child, order: Order) -> float:
-        return who.ask(order).rate
+    def rate(who: Child, orders: Iterator[Order]) -> float:
+        return who.ask(next(orders)).rate
 
-    ways = {"ours": partial(rate, *one), "theirs": partial(rate, *other)}
+    ways = {
+        name: partial(rate, who, iter(orders))
+        for name, (who, orders) in {"ours": one, "theirs": other}.items()
+    }
     alternate(ways, 1)
-    return Compared(**alternate(ways, rounds))
+    return Compared(**alternate(ways, len(one[1]) - 1))
 
 
 def require(ours: Child, order: str) -> None:

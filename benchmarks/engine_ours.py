@@ -147,7 +147,7 @@ class Ours:
 
     def _continue(self, order: Continue) -> Result:
         prompt = self._hosted.tokenizer.encode_chat([ChatMessage("user", order.text)])
-        sampling = Sampling(temperature=order.temperature, seed=1)
+        sampling = Sampling(temperature=order.temperature, seed=order.seed)
         request = EngineRequest("one", prompt, order.tokens + 1, sampling, frozenset())
         times = self._driver.run([request]).arrivals["one"]
         return Result(times[-1] - times[0], len(times) - 1)

@@ -1,12 +1,14 @@
 """The engine's benchmark: which baseline counts, what is a target met, what is left out."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import engine
-from engine_child import Result
+from engine_child import Child, Order, Result
 from engine_llama_cpp import VARIANTS
+from engine_many import in_turn, to_invent, to_repeat
 from engine_setting import Compared, Missing, Setting, Target
 from engine_single import overhead_rows, prefill_rows, python_share
 from report import Row
@@ -93,6 +95,35 @@ def test_who_took_part_is_told_once() -> None:
     for text in ("a", "b", "a"):
         setting.tell(text)
     assert setting.about == ["a", "b"]
+
+
+def test_no_round_of_speculation_repeats_another() -> None:
+    """Else guesses would come from the answer of the round before."""
+    for made in (to_repeat, to_invent):
+        orders = [made(number, 64) for number in range(6)]
+        assert len({order.text for order in orders}) == 6
+        assert {order.seed for order in orders} == set(range(6))
+    lines = [set(to_repeat(number, 64).text.splitlines()[1:]) for number in range(6)]
+    assert all(len(one & other) <= 1 for one, other in pairwise(lines))
+
+
+class Recorded(Child):
+    """Answers every order in as many seconds as its answer has tokens."""
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+
+    def ask(self, order: Order) -> Result:
+        self.orders.append(order)
+        return Result(float(len(self.orders)), 12)
+
+
+def test_both_get_the_same_orders_and_the_first_does_not_count() -> None:
+    one, other = Recorded(), Recorded()
+    orders = [to_invent(number, 8) for number in range(4)]
+    both = in_turn((one, orders), (other, orders))
+    assert one.orders == other.orders == orders
+    assert both.ours == both.theirs == [12 / 2, 12 / 3, 12 / 4]
 
 
 def test_all_settings_of_llama_cpp_are_tried() -> None:
