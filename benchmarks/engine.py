@@ -30,10 +30,11 @@ import engine_single as single
 from engine_setting import Missing, Setting, cores
 from node.config_reader import Overrides, load_process_config
 from node.hosting.fetch import default_model_path
-from report import Row, print_report
+from report import Row, line, print_report
 
 ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "decode_int4": single.decode_int4,
+    "decode_int4_one_thread": single.decode_int4_one_thread,
     "prefill": single.prefill,
     "decode_bf16": single.decode_bf16,
     "concurrent": many.concurrent,
@@ -64,14 +65,20 @@ def state() -> list[Row]:
 
 
 def measure(names: Sequence[str], setting: Setting) -> list[Row]:
-    """All rows of these names; one that cannot be measured says why."""
+    """All rows of these names, shown on stderr as they come.
+
+    One that cannot be measured says why.
+    """
     found: list[Row] = []
     for name in names:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         try:
-            found += ROWS[name](setting)
+            rows = ROWS[name](setting)
         except Missing as reason:
-            found.append(Row(name, None, "", note=str(reason)))
+            rows = [Row(name, None, "", note=str(reason))]
+        for row in rows:
+            print(line(row, 0), file=sys.stderr, flush=True)
+        found += rows
     return found
 
 

@@ -34,16 +34,20 @@ PYTHON = Target(0.15, is_most=True)
 
 
 def decode_int4(setting: Setting) -> list[Row]:
-    """Against llama.cpp with the same file, on all cores and on one."""
-    require_llama_cpp()
-    counts = sorted({cores(), 1}, reverse=True)
-    return [row for threads in counts for row in _decode_int4(setting, threads)]
+    """Against llama.cpp with the same file, on all cores."""
+    return _decode_int4(setting, cores())
+
+
+def decode_int4_one_thread(setting: Setting) -> list[Row]:
+    """The same with one thread."""
+    return _decode_int4(setting, 1)
 
 
 def _decode_int4(setting: Setting, threads: int) -> list[Row]:
+    require_llama_cpp()
     llama = LlamaCpp(setting.model, threads)
     tokens = setting.tokens(ANSWER)
-    variant = llama.best("-n", 32)
+    variant = llama.best("-n", 16)
     setting.tell(f"{version()}; answers of {threads} threads with {variant}")
     with setting.ours("int4", threads) as ours:
         found = alternate(
@@ -88,7 +92,7 @@ def prefill(setting: Setting) -> list[Row]:
             setting.tell(str(reason))
         else:
             llama = LlamaCpp(setting.model, cores())
-            variant = llama.best("-p", 128)
+            variant = llama.best("-p", 64)
             setting.tell(f"{version()}; prompts with {variant}")
             ways["llama.cpp"] = partial(llama.rate, "-p", tokens, variant)
         found = alternate(ways, setting.rounds)
