@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from engine_child import Decode, Order, Prefill, Ready, Result, serve
 
@@ -37,13 +38,14 @@ class Baseline:
     """Carries orders out."""
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
-        read: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-        plain: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            type(read.config)(**_shape(read.config)), dtype=dtype, attn_implementation="sdpa"
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
         )
-        # A fresh one, as a folder of safetensors would give it: nothing of GGUF is left in it.
-        plain.load_state_dict(read.state_dict())
-        self._model = plain.eval()
+        # What comes out of GGUF must be as dense as what comes out of safetensors.
+        linears = [one for one in loaded.modules() if isinstance(one, torch.nn.Linear)]
+        assert linears
+        assert all(type(one) is torch.nn.Linear and one.weight.dtype == dtype for one in linears)
+        self._model = loaded.eval()
         self._random = torch.Generator().manual_seed(1)
 
     def carry_out(self, order: Order) -> Result:
@@ -84,15 +86,12 @@ class Baseline:
         return Result(time.perf_counter() - began, order.tokens)
 
 
-def _shape(config: PretrainedConfig) -> dict[str, object]:
-    """All settings of a model but how its file was packed."""
-    return {k: v for k, v in config.to_dict().items() if k not in {"quantization_config", "dtype"}}
-
-
 def main() -> None:
     """Load, then serve until stdin ends."""
     path, threads = Path(sys.argv[1]), int(sys.argv[2])
     warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     torch.set_num_threads(threads)
     baseline = Baseline(path, torch.bfloat16)
     version = f"transformers {transformers.__version__}, torch {torch.__version__}"
