@@ -90,8 +90,8 @@ def main() -> None:
     """Load, then serve until stdin ends."""
     path, threads = Path(sys.argv[1]), int(sys.argv[2])
     warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(threads)
     baseline = Baseline(path, torch.bfloat16)
     version = f"transformers {transformers.__version__}, torch {torch.__version__}"
