@@ -15,7 +15,7 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class Row:
     """One figure. `ratio` is value over baseline; `met` is None when there is no target, or when
-    the baseline could not be run.
+    the baseline could not be run. `note` says why not, or what else there is to know.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Row:
     ratio: float | None = None
     target: str | None = None
     met: bool | None = None
+    note: str = ""
 
 
 def machine() -> str:
@@ -37,19 +38,38 @@ def machine() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} threads, Python {platform.python_version()}"
 
 
-def print_report(benchmark: str, rows: Sequence[Row]) -> int:
-    """Print both forms to stdout; the exit code: 1 if a target was missed."""
-    print(f"\n{benchmark} on {machine()}")
-    width = max(len(row.name) for row in rows)
-    for row in rows:
-        value = "not run" if row.value is None else f"{row.value:,.4g} {row.unit}"
-        against = f"{row.ratio:.2f}x {row.baseline}" if row.ratio is not None else ""
-        verdict = {True: "met", False: "MISSED", None: ""}[row.met]
-        target = f"target {row.target}" if row.target else ""
-        print(f"  {row.name:<{width}}  {value:>16}  {against:<34} {target:<18} {verdict}".rstrip())
+def line(row: Row, width: int) -> str:
+    """A row for people, its name padded to `width`."""
+    value = "not run" if row.value is None else f"{row.value:,.4g} {row.unit}"
+    against = f"{row.ratio:.3g}x {row.baseline}" if row.ratio is not None else ""
+    verdict = {True: "met", False: "MISSED", None: ""}[row.met]
+    target = f"target {row.target}" if row.target else ""
+    text = f"  {row.name:<{width}}  {value:>16}  {against:<34} {target:<18} {verdict:<6} {row.note}"
+    return text.rstrip()
+
+
+def print_report(
+    benchmark: str,
+    rows: Sequence[Row],
+    about: Sequence[str] = (),
+    *,
+    is_table_wanted: bool = True,
+) -> int:
+    """Print both forms, or the JSON alone, to stdout; the exit code: 1 if a target was missed.
+
+    `about` says, a line each, what took part (versions, settings).
+    """
+    if is_table_wanted:
+        print(f"\n{benchmark} on {machine()}")
+        for text in about:
+            print(f"  with {text}")
+        width = max((len(row.name) for row in rows), default=0)
+        for row in rows:
+            print(line(row, width))
     document = {
         "benchmark": benchmark,
         "machine": machine(),
+        "about": list(about),
         "rows": [asdict(row) for row in rows],
     }
     print(json.dumps(document))
