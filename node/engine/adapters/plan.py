@@ -213,8 +213,8 @@ def _expand_run(
         inner = reduced[:, piece.rank_start : piece.rank_stop]
         outer = result[:, piece.start : piece.stop]
         if run.slots == 1:
-            outer.addmm_(inner, b[run.slot].t())
+            outer.addmm_(inner, b[run.slot])
         else:
             shape = (run.slots, run.lanes)
-            stacked = b[run.slot : run.slot + run.slots].transpose(1, 2)
+            stacked = b[run.slot : run.slot + run.slots]
             outer.view(*shape, -1).baddbmm_(inner.reshape(*shape, -1), stacked)

@@ -15,10 +15,11 @@ from node.engine.adapters.layout import Place, ProductLayout, ProductPair, diges
 
 @dataclass(slots=True, eq=False)
 class StackedProduct:
-    """`a` [slots, rank, in], and for each piece of `layout` its B `[slots, columns, rank]`.
+    """`a` [slots, rank, in], and for each piece of `layout` its B, turned: `[slots, rank, columns]`.
 
     Contiguous, in the type that the model computes in, B with its scale. The tensors are replaced
-    when the stack grows, never resized: who reads old ones finds the slots that there were.
+    when the stack grows, never resized: who reads old ones finds the slots that there were. B is
+    turned because batched products of few rows are up to twice as quick so.
     """
 
     layout: ProductLayout
@@ -69,7 +70,7 @@ class Shelf:
             a = torch.empty((0, layout.rank, layout.into), dtype=dtype)
             bs = [
                 torch.empty(
-                    (0, piece.stop - piece.start, piece.rank_stop - piece.rank_start), dtype=dtype
+                    (0, piece.rank_stop - piece.rank_start, piece.stop - piece.start), dtype=dtype
                 )
                 for piece in layout.pieces
             ]
@@ -99,7 +100,7 @@ class Shelf:
             if known is None:
                 product.a = _with(product.a, a_slot, pair.a)
             product.bs = [
-                _with(stack, b_slot, b) for stack, b in zip(product.bs, pair.bs, strict=True)
+                _with(stack, b_slot, b.t()) for stack, b in zip(product.bs, pair.bs, strict=True)
             ]
         self._a_slots[content] = a_slot
         self._a_of[b_slot] = content
