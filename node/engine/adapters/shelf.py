@@ -15,7 +15,7 @@ from node.engine.adapters.layout import Place, ProductLayout, ProductPair, diges
 
 @dataclass(slots=True, eq=False)
 class StackedProduct:
-    """`a` [slots, rank, in], and for each piece of `layout` its B, turned: `[slots, rank, columns]`.
+    """`a` [slots, rank, in], and of each piece of `layout` B, turned: `[slots, rank, columns]`.
 
     Contiguous, in the type that the model computes in, B with its scale. The tensors are replaced
     when the stack grows, never resized: who reads old ones finds the slots that there were. B is
