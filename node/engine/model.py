@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, rms_norm, silu
 
-from node.engine.adapters.plan import Adaptation, Unadapted
+from node.engine.adapters.plan import Adaptation, AdapterPlan, Unadapted
 from node.engine.attention import attend
 from node.engine.batch import Chunk, Span, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
@@ -263,7 +263,7 @@ class EagerRunner:
     def __init__(self, model: LlamaModel, cache: KeyValueCache) -> None:
         self._held: tuple[LlamaModel, KeyValueCache] | None = (model, cache)
 
-    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
+    def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """As `Runner.run`. `EngineFailed` after `close`."""
         if self._held is None:
             raise EngineFailed("The engine was closed.")

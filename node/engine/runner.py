@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from node.engine.adapters.plan import Adaptation
+from node.engine.adapters.plan import AdapterPlan
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig
 
@@ -18,7 +18,7 @@ from node.engine.config import LlamaConfig
 class Runner(Protocol):
     """Used by one thread."""
 
-    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
+    def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """Logits fp32 `[rows, vocabulary]`, for the chunks that want some, in their order.
 
         `adaptation` is the plan for `adapter_column(chunks)`.

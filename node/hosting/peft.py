@@ -105,7 +105,7 @@ def read_peft(folder: Path, config: LlamaConfig) -> Adapter:
     tensors = SafetensorsTensors([_weights(folder)])
     wanted = set(_wanted(folder, settings, config))
     places = _places(folder, tensors.shapes)
-    _check_complete(folder, wanted, {key for key, names in places.items() if len(names) == 2})
+    _check_complete(folder, wanted, places)
     root = math.sqrt(settings.r) if settings.use_rslora else settings.r
     pairs: dict[tuple[int, PartName], LowRank] = {}
     for key in wanted:
@@ -263,13 +263,18 @@ def _places(
 
 
 def _check_complete(
-    folder: Path, wanted: set[tuple[int, PartName]], found: set[tuple[int, PartName]]
+    folder: Path,
+    wanted: set[tuple[int, PartName]],
+    places: Mapping[tuple[int, PartName], Mapping[str, str]],
 ) -> None:
-    for layer, part in sorted(wanted ^ found):
+    for layer, part in sorted(wanted | places.keys()):
         name = f"layer {layer} {_NAMES[part]}"
-        if (layer, part) in wanted:
+        if (layer, part) not in wanted:
+            raise ModelFileError(
+                f"{folder} holds weights of {name}, which its settings do not name."
+            )
+        if len(places.get((layer, part), {})) < 2:
             raise ModelFileError(f"{folder} lacks the weights of {name}. Get the folder again.")
-        raise ModelFileError(f"{folder} holds weights of {name}, which its settings do not name.")
 
 
 def _check_shapes(

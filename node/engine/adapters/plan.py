@@ -78,9 +78,10 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShelfPlan:
-    """The work of the adapters of one shelf: products with A by `a_runs`, with B by `b_runs`."""
+    """The work of the adapters of one shelf, `members`: with A by `a_runs`, with B by `b_runs`."""
 
     shelf: Shelf
+    members: tuple[Member, ...]
     lanes: Lanes
     a_runs: tuple[Run, ...]
     b_runs: tuple[Run, ...]
@@ -117,7 +118,8 @@ class AdapterPlan:
 
 def plan_shelf(shelf: Shelf, members: Iterable[Member]) -> ShelfPlan:
     """The grouping of all `members`, whose adapters all lie on `shelf`."""
-    groups = _grouped(sorted(members, key=lambda member: (member.slot.a, member.slot.b)))
+    ordered = sorted(members, key=lambda member: (member.slot.a, member.slot.b))
+    groups = _grouped(ordered)
     gather: list[int] = []
     real: list[int] = []
     a_runs: list[Run] = []
@@ -134,7 +136,8 @@ def plan_shelf(shelf: Shelf, members: Iterable[Member]) -> ShelfPlan:
             a_runs.append(Run(first.a, 1, start, len(gather) - start))
         else:
             a_runs.append(Run(first.a, len(group), start, most))
-    return ShelfPlan(shelf, _lanes(gather, real), tuple(_merged(a_runs)), tuple(b_runs))
+    lanes = _lanes(gather, real)
+    return ShelfPlan(shelf, tuple(ordered), lanes, tuple(_merged(a_runs)), tuple(b_runs))
 
 
 def _grouped(members: Sequence[Member]) -> list[list[Member]]:
@@ -213,8 +216,8 @@ def _expand_run(
         inner = reduced[:, piece.rank_start : piece.rank_stop]
         outer = result[:, piece.start : piece.stop]
         if run.slots == 1:
-            outer.addmm_(inner, b[run.slot].t())
+            outer.addmm_(inner, b[run.slot])
         else:
             shape = (run.slots, run.lanes)
-            stacked = b[run.slot : run.slot + run.slots].transpose(1, 2)
+            stacked = b[run.slot : run.slot + run.slots]
             outer.view(*shape, -1).baddbmm_(inner.reshape(*shape, -1), stacked)

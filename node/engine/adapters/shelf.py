@@ -15,10 +15,11 @@ from node.engine.adapters.layout import Place, ProductLayout, ProductPair, diges
 
 @dataclass(slots=True, eq=False)
 class StackedProduct:
-    """`a` [slots, rank, in], and for each piece of `layout` its B `[slots, columns, rank]`.
+    """`a` [slots, rank, in], and of each piece of `layout` B, turned: `[slots, rank, columns]`.
 
     Contiguous, in the type that the model computes in, B with its scale. The tensors are replaced
-    when the stack grows, never resized: who reads old ones finds the slots that there were.
+    when the stack grows, never resized: who reads old ones finds the slots that there were. B is
+    turned because batched products of few rows are up to twice as quick so.
     """
 
     layout: ProductLayout
@@ -60,6 +61,8 @@ class Shelf:
     def __init__(self, number: int, layouts: Sequence[ProductLayout], dtype: torch.dtype) -> None:
         """Empty, for weights of `dtype`. `number` tells shelves apart."""
         self.number = number
+        self.version = 0
+        """Changes with every adapter that comes or goes."""
         self._a_slots: dict[bytes, int] = {}
         self._a_of: dict[int, bytes] = {}
         self._free_a = _Slots()
@@ -69,7 +72,7 @@ class Shelf:
             a = torch.empty((0, layout.rank, layout.into), dtype=dtype)
             bs = [
                 torch.empty(
-                    (0, piece.stop - piece.start, piece.rank_stop - piece.rank_start), dtype=dtype
+                    (0, piece.rank_stop - piece.rank_start, piece.stop - piece.start), dtype=dtype
                 )
                 for piece in layout.pieces
             ]
@@ -99,14 +102,16 @@ class Shelf:
             if known is None:
                 product.a = _with(product.a, a_slot, pair.a)
             product.bs = [
-                _with(stack, b_slot, b) for stack, b in zip(product.bs, pair.bs, strict=True)
+                _with(stack, b_slot, b.t()) for stack, b in zip(product.bs, pair.bs, strict=True)
             ]
+        self.version += 1
         self._a_slots[content] = a_slot
         self._a_of[b_slot] = content
         return Slot(a_slot, b_slot)
 
     def take_off(self, slot: Slot) -> None:
         """Forget an adapter; slots after the last that is left are given back."""
+        self.version += 1
         content = self._a_of.pop(slot.b)
         self._free_b.taken.remove(slot.b)
         if content not in self._a_of.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from node.engine.native.reasons import NativeUnfit
 
-VERSION = 1
+VERSION = 2
 """`kVersion` of the source that this module was written for."""
 
 
@@ -66,6 +66,49 @@ class SpanStruct(Structure):
     _fields_ = [("start", c_int32), ("stop", c_int32), ("position", c_int32), ("pages", c_int32)]
 
 
+class PieceStruct(Structure):
+    """`Piece`."""
+
+    _fields_ = [
+        ("b", c_void_p),
+        ("start", c_int32),
+        ("stop", c_int32),
+        ("rank_start", c_int32),
+        ("rank_stop", c_int32),
+    ]
+
+
+class AdaptedProductStruct(Structure):
+    """`AdaptedProduct`."""
+
+    _fields_ = [
+        ("a", c_void_p),
+        ("rank", c_int32),
+        ("into", c_int32),
+        ("piece_count", c_int32),
+        ("unused", c_int32),
+        ("pieces", PieceStruct * 3),
+    ]
+
+
+class GroupStruct(Structure):
+    """`Group`."""
+
+    _fields_ = [("a", c_int32), ("b", c_int32), ("first", c_int32), ("count", c_int32)]
+
+
+class ShelfStruct(Structure):
+    """`Shelf`."""
+
+    _fields_ = [
+        ("products", c_void_p),
+        ("groups", c_void_p),
+        ("rows", c_void_p),
+        ("group_count", c_int32),
+        ("rank_most", c_int32),
+    ]
+
+
 class BatchStruct(Structure):
     """`Batch`."""
 
@@ -77,10 +120,12 @@ class BatchStruct(Structure):
         ("logits", c_void_p),
         ("keys", c_void_p),
         ("values", c_void_p),
+        ("shelves", c_void_p),
         ("token_count", c_int32),
         ("span_count", c_int32),
         ("logit_count", c_int32),
         ("page_count", c_int32),
+        ("shelf_count", c_int32),
     ]
 
 

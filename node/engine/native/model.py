@@ -14,10 +14,11 @@ from dataclasses import MISSING, dataclass, fields
 import torch
 from torch import Tensor
 
-from node.engine.adapters.plan import Adaptation
+from node.engine.adapters.plan import AdapterPlan
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig
 from node.engine.errors import EngineFailed
+from node.engine.native.adapters import AdapterTables
 from node.engine.native.library import (
     BatchStruct,
     LayerStruct,
@@ -220,25 +221,26 @@ class NativeRunner:
         config = model.config
         self._model = model
         self._pages = pages_for(cache_tokens)
+        self._tables = AdapterTables(config.layers)
         page = PAGE_SIZE * config.head_dimension
         shape = (config.layers, config.kv_heads, self._pages, page)
         # Zeros: what lies behind the last token of a page is multiplied by nothing, not left out.
         self._keys = torch.zeros(shape, dtype=torch.bfloat16)
         self._values = torch.zeros(shape, dtype=torch.bfloat16)
 
-    def run(self, chunks: Sequence[Chunk], adaptation: Adaptation | None = None) -> Tensor:
-        """As `Runner.run`, but for adapters, of which it knows nothing yet."""
-        if adaptation is not None:
-            raise EngineFailed("The native step computes no adapters.")
+    def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
+        """As `Runner.run`."""
         rows: list[int] = []
         stop = 0
         for chunk in chunks:
             stop += len(chunk.token_ids)
             if chunk.wants_logits:
                 rows.append(stop - 1)
-        return self.logits(chunks, rows)
+        return self.logits(chunks, rows, adaptation)
 
-    def logits(self, chunks: Sequence[Chunk], rows: Sequence[int]) -> Tensor:
+    def logits(
+        self, chunks: Sequence[Chunk], rows: Sequence[int], adaptation: AdapterPlan | None = None
+    ) -> Tensor:
         """fp32 `[rows, vocabulary]`: what follows the tokens `rows` of the batch."""
         tokens, pages = array("i"), array("i")
         spans = []
@@ -255,6 +257,7 @@ class NativeRunner:
         self._check(tokens, pages)
         logits = torch.empty((len(rows), self._model.logit_width))
         rows_array, spans_struct = array("i", rows), spans_array(spans)
+        adapters = None if adaptation is None else self._tables.of(adaptation)
         self._model.step(
             BatchStruct(
                 tokens=tokens.buffer_info()[0],
@@ -264,10 +267,12 @@ class NativeRunner:
                 logits=logits.data_ptr(),
                 keys=self._keys.data_ptr(),
                 values=self._values.data_ptr(),
+                shelves=None if adapters is None else ctypes.addressof(adapters.structs),
                 token_count=len(tokens),
                 span_count=len(spans),
                 logit_count=len(rows),
                 page_count=self._pages,
+                shelf_count=0 if adapters is None else len(adapters.structs),
             )
         )
         return logits[:, : self._model.config.vocabulary_size]

@@ -10,7 +10,7 @@ namespace dslm {
 constexpr int kGroup = 32;       // columns that share a scale
 constexpr int kPage = 16;        // tokens of a page
 constexpr int kSegment = 256;    // positions that attention takes together
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 // A panel is 16 rows of a matrix. Panels follow each other; each holds the codes of all its groups,
 // then what belongs to the codes:
@@ -45,6 +45,24 @@ struct Span {                    // tokens of one sequence that go through toget
     int32_t position;            // of the first
     int32_t pages;               // where its block table begins in Batch.pages
 };
+struct Piece {                   // columns of a product that one part of an adapter changes
+    const uint16_t* b;           // bf16 [slots][ranks of the piece][columns], times the scale
+    int32_t start, stop, rank_start, rank_stop;
+};
+struct AdaptedProduct {
+    const uint16_t* a;           // bf16 [slots][rank][into]
+    int32_t rank, into, piece_count, unused;   // rank 0: unchanged
+    Piece pieces[3];
+};
+struct Group {                   // lanes of one adapter: rows [first, first + count)
+    int32_t a, b, first, count;
+};
+struct Shelf {                   // adapters that are laid out alike
+    const AdaptedProduct* products;   // [layers][query_key_value, output, gate_up, down]
+    const Group* groups;
+    const int32_t* rows;         // of the batch
+    int32_t group_count, rank_most;
+};
 struct Batch {
     const int32_t* tokens;
     const Span* spans;
@@ -54,7 +72,8 @@ struct Batch {
     // One page of one head, bf16: keys [dimension / 2][16 tokens][2], values [8][dimension][2], so
     // that pairs of what is summed lie together. Both [layers][kv_heads][pages][page].
     uint16_t *keys, *values;
-    int32_t token_count, span_count, logit_count, page_count;
+    const Shelf* shelves;
+    int32_t token_count, span_count, logit_count, page_count, shelf_count;
 };
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "adapters.h"
 #include "amx.h"
 #include "attention.h"
 #include "matrices.h"
@@ -56,7 +57,8 @@ struct Job {                     // a tile of queries of one key-value head
 };
 
 struct Room {                    // what a step needs, kept between steps
-    std::vector<float> hidden, stacked, more, wide, normed;
+    std::vector<float> hidden, stacked, more, wide;
+    std::vector<float> exact;        // what goes into a product, for adapters
     std::vector<uint16_t> queries;   // [kv_heads][tokens][heads of it][dimension]
     std::vector<Job> jobs;
     std::vector<std::unique_ptr<AttentionRoom>> attention;   // of each thread
@@ -70,7 +72,7 @@ public:
     Step(const Model& model, const Batch& batch, Team& team, Room& room, bool has_tiles)
         : m(model), b(batch), team(team), r(room), has_tiles(has_tiles),
           group(m.heads / m.kv_heads), width((m.heads + 2 * m.kv_heads) * m.dimension),
-          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})) {
+          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch) {
         const size_t tokens = static_cast<size_t>(b.token_count);
         const bool is_bf16 = m.bits == 16;
         grow(r.hidden, tokens * m.hidden);
@@ -82,6 +84,7 @@ public:
         r.narrow_in.fit(b.token_count, m.hidden, is_bf16);
         r.seen_in.fit(b.token_count, m.heads * m.dimension, is_bf16);
         r.wide_in.fit(b.token_count, m.feed_forward, is_bf16);
+        if (adapted) grow(r.exact, tokens * std::max({m.hidden, m.heads * m.dimension, m.feed_forward}));
         while (static_cast<int>(r.attention.size()) < team.size()) r.attention.push_back(std::make_unique<AttentionRoom>());
         for (auto& one : r.attention) one->fit(m.dimension);
         list_jobs();
@@ -122,38 +125,53 @@ private:
         }
     }
 
-    // All that is multiplied goes through here. Low-rank rows of adapters belong behind `product`.
     void multiply(const Matrix& matrix, const Rows& in, int tokens, float* out, int rank) {
         team.meet();
         product(matrix, in, tokens, out, share_of(matrix.rows / kLanes, rank), has_tiles);
         team.meet();
     }
+    // A product of a layer, `place` its number among all, with what adapters add.
+    void multiply(int place, const Matrix& matrix, const Rows& in, float* out, int rank) {
+        if (!adapted) return multiply(matrix, in, b.token_count, out, rank);
+        const Range panels = share_of(matrix.rows / kLanes, rank);
+        team.meet();
+        adapted.reduce(place, r.exact.data(), rank, team.size());
+        product(matrix, in, b.token_count, out, panels, has_tiles);
+        team.meet();
+        adapted.expand(place, out, matrix.rows, {panels.start * kLanes, panels.stop * kLanes});
+        team.meet();
+    }
+    // What goes into the next product of a layer; adapters get it unrounded.
+    void set(Rows& rows, int token, int start, int count, const float* values) {
+        rows.set(token, start, count, values);
+        if (adapted) std::copy(values, values + count, r.exact.data() + static_cast<size_t>(token) * rows.columns + start);
+    }
     void enter(int to, const float* row, const float* weight, int rank) {
         normalise(row, weight, m.hidden, m.epsilon, line(rank));
-        r.narrow_in.set(to, 0, m.hidden, line(rank));
+        set(r.narrow_in, to, 0, m.hidden, line(rank));
     }
 
     void block(int index, int rank) {
         const Layer& layer = m.layers[index];
         const Range mine = share_of(b.token_count, rank);
         for (int t = mine.start; t < mine.stop; ++t) enter(t, hidden(t), layer.attention_norm, rank);
-        multiply(layer.query_key_value, r.narrow_in, b.token_count, r.stacked.data(), rank);
+        multiply(4 * index, layer.query_key_value, r.narrow_in, r.stacked.data(), rank);
         if (rank == 0) r.next_job.store(0, std::memory_order_relaxed);
         for (int t = mine.start; t < mine.stop; ++t) keep(index, t);
         team.meet();
         look(index, rank);
-        multiply(layer.output, r.seen_in, b.token_count, r.more.data(), rank);
+        multiply(4 * index + 1, layer.output, r.seen_in, r.more.data(), rank);
         for (int t = mine.start; t < mine.stop; ++t) {
             add_to(hidden(t), r.more.data() + static_cast<size_t>(t) * m.hidden, m.hidden);
             enter(t, hidden(t), layer.feed_forward_norm, rank);
         }
-        multiply(layer.gate_up, r.narrow_in, b.token_count, r.wide.data(), rank);
+        multiply(4 * index + 2, layer.gate_up, r.narrow_in, r.wide.data(), rank);
         for (int t = mine.start; t < mine.stop; ++t) {
             float* gates = r.wide.data() + static_cast<size_t>(t) * 2 * m.feed_forward;
             gate(gates, gates + m.feed_forward, m.feed_forward);
-            r.wide_in.set(t, 0, m.feed_forward, gates);
+            set(r.wide_in, t, 0, m.feed_forward, gates);
         }
-        multiply(layer.down, r.wide_in, b.token_count, r.more.data(), rank);
+        multiply(4 * index + 3, layer.down, r.wide_in, r.more.data(), rank);
         for (int t = mine.start; t < mine.stop; ++t)
             add_to(hidden(t), r.more.data() + static_cast<size_t>(t) * m.hidden, m.hidden);
     }
@@ -214,7 +232,7 @@ private:
         attend(heads, queries, room, has_tiles);
         for (int q = 0; q < job.count; ++q) {
             const int token = span.start + (job.first + q) / group, one = job.kv_head * group + (job.first + q) % group;
-            r.seen_in.set(token, one * m.dimension, m.dimension, room.out.data() + static_cast<size_t>(q) * m.dimension);
+            set(r.seen_in, token, one * m.dimension, m.dimension, room.out.data() + static_cast<size_t>(q) * m.dimension);
         }
     }
 
@@ -224,6 +242,7 @@ private:
     Room& r;
     const bool has_tiles;
     const int group, width, longest;
+    Lowrank adapted;
 };
 
 struct Worker {
