@@ -7,6 +7,7 @@ files end up.
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.hosting.config_json import read_config_json
 from node.hosting.download import Progress, require_space
 from protocols.errors import ModelFileError, UserError
 
@@ -36,7 +37,10 @@ def fetch_repository(name: str, revision: str, target: Path, progress: Progress)
         wanted = wanted_files(name, list(sizes))
         require_space(target.parent, sum(sizes[file] for file in wanted), name)
         progress.note(f"getting {name}@{revision} from the Hugging Face hub")
-        snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=target)
+        # The settings first: what we cannot compute is refused before its weights are fetched.
+        for part in (["config.json"], wanted):
+            snapshot_download(name, revision=revision, allow_patterns=part, local_dir=target)
+            read_config_json(target / "config.json")
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelFileError(
             f"the Hugging Face hub has no model {name!r} at revision {revision!r} that you may read"
