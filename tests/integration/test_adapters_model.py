@@ -31,6 +31,7 @@ TOKENS = 16
 SCALE = 0.25
 """As strong as trained adapters are. Random ones of full strength leave a model that finds many
 tokens equally likely, so that the order of two sums decides between them."""
+Case = tuple[Adapter | None, tuple[int, ...]]
 QUESTIONS = ("Why is the sky blue?", "Write a haiku about the sea.")
 
 
@@ -78,36 +79,34 @@ def test_requests_with_all_kinds_of_adapters_and_none(
 ) -> None:
     model = LlamaModel(weights.config, weights.tensors, torch.float32, 512)
     loaded = AdapterSet(weights.config, torch.float32)
-    for each in adapters.values():
-        loaded.load(each)
+    for adapter in adapters.values():
+        loaded.load(adapter)
     engine = TorchEngine(model, EngineOptions(512, 4096, 16, 23), loaded)
-    cases: list[tuple[Adapter | None, tuple[int, ...]]]
-    cases = [(adapter, prompt) for adapter in (*adapters.values(), None) for prompt in prompts]
+    cases: list[Case] = [
+        (adapter, prompt) for adapter in (*adapters.values(), None) for prompt in prompts
+    ]
     answers = answer(engine, cases)
-    base = {
-        prompt: got
-        for (adapter, prompt), got in zip(cases, answers, strict=True)
-        if adapter is None
-    }
-    for (adapter, prompt), got in zip(cases, answers, strict=True):
-        if adapter is None or adapter.invocation:
-            start = starts(adapter, prompt)
-            wanted = hooked_greedy(judge, adapter, prompt, TOKENS, start=start)
-        else:
-            wanted = merged_greedy(judge, adapter, prompt, TOKENS)
-        assert got == wanted, None if adapter is None else adapter.digest
-        assert adapter is None or got != base[prompt], "an adapter that changes nothing"
+    plain = dict(zip(prompts, answers[-len(prompts) :], strict=True))
+    for case, got in zip(cases, answers, strict=True):
+        assert got == judged(judge, case), case[0]
+        assert case[0] is None or got != plain[case[1]], "an adapter that changes nothing"
     # At first nothing was in the cache; now whole prompts are, each adapter's own.
     hits = engine.statistics().prefix_hit_tokens
     assert answer(engine, cases) == answers
     assert engine.statistics().prefix_hit_tokens - hits >= 12 * 16
 
 
-def answer(
-    engine: TorchEngine, cases: list[tuple[Adapter | None, tuple[int, ...]]]
-) -> list[list[int]]:
+def judged(judge: Any, case: Case) -> list[int]:
+    adapter, prompt = case
+    if adapter is None or adapter.invocation:
+        start = starts(adapter, prompt)
+        return hooked_greedy(judge, adapter, prompt, TOKENS, start=start)
+    return merged_greedy(judge, adapter, prompt, TOKENS)
+
+
+def answer(engine: TorchEngine, cases: list[Case]) -> list[list[int]]:
     for number, (adapter, prompt) in enumerate(cases):
-        use = None if adapter is None else AdapterUse(adapter.digest, starts(adapter, prompt))
+        use = AdapterUse(adapter.digest, starts(adapter, prompt)) if adapter else None
         engine.submit(
             EngineRequest(str(number), prompt, TOKENS, Sampling(), frozenset(), adapter=use)
         )
