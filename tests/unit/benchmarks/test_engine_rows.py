@@ -1,12 +1,18 @@
 """The engine's benchmark: which baseline counts, what is a target met, what is left out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import engine
-from engine_child import Child, Order, Result
+import engine_many as many
+import engine_memory as memory
+import engine_setting
+import engine_single as single
+from engine_child import Child, Order, Ready, Result
 from engine_llama_cpp import VARIANTS
 from engine_many import in_turn, to_invent, to_repeat
 from engine_setting import Compared, Missing, Setting, Target
@@ -113,9 +119,84 @@ class Recorded(Child):
     def __init__(self) -> None:
         self.orders: list[Order] = []
 
+        self.ready = Ready(95_000_000, "recorded", {"Adapted": "no adapters yet"})
+
     def ask(self, order: Order) -> Result:
         self.orders.append(order)
-        return Result(float(len(self.orders)), 12)
+        seconds = float(len(self.orders))
+        return Result(seconds, 12, (2.0, 0.05), native_seconds=0.9 * seconds, perplexity=2.5)
+
+
+class RecordedSetting(Setting):
+    """Has nobody but `Recorded` answer."""
+
+    @contextmanager
+    def ours(self, precision: str, threads: int = 0, speculation: str = "off") -> Iterator[Child]:  # noqa: ARG002
+        yield Recorded()
+
+    @contextmanager
+    def transformers(self, threads: int = 0) -> Iterator[Child]:  # noqa: ARG002
+        yield Recorded()
+
+
+HERE = RecordedSetting(Path("model.gguf"), is_quick=False)
+
+
+def test_every_row_of_both_precisions_has_its_target() -> None:
+    judged = {
+        single.decode_bf16: {"decode, batch 1, bf16": "at least 2.5x"},
+        many.concurrent: {
+            "16 requests at once, int4": "at least 2.5x",
+            "16 requests at once, bf16": "at least 5x",
+        },
+        many.prefix: {
+            "time to first token, 1000 tokens shared, int4": "at most 0.05x",
+            "time to first token, 1000 tokens shared, bf16": "at most 0.05x",
+        },
+        many.speculation: {
+            "speculation, text that repeats its input, int4": "at least 1.5x",
+            "speculation, text that does not, int4": "at least 0.97x",
+            "speculation, text that repeats its input, bf16": "at least 2x",
+            "speculation, text that does not, bf16": "at least 0.97x",
+        },
+        single.overhead: {
+            "our Python between kernels, decode int4": "at most 0.15x",
+            "our Python between kernels, decode bf16": "at most 0.15x",
+        },
+        memory.memory: {"resident weights, int4 and int8 embedding": "at most 0.38x"},
+    }
+    for measure, targets in judged.items():
+        rows = measure(HERE)
+        assert {row.name: row.target for row in rows if row.target} == targets
+        assert all((row.met is None) == (row.target is None) for row in rows)
+
+
+def test_waits_for_the_first_token_are_over_all_rounds() -> None:
+    rows = {row.name: row.value for row in many.concurrent(HERE)}
+    assert rows["16 requests at once, int4: time to first token, p95"] == 2
+    assert rows["16 requests at once, int4: time to first token, median"] == 1.025
+
+
+def test_the_second_request_is_compared_with_the_first() -> None:
+    cold, second = many.prefix(HERE)[:2]
+    assert (cold.value, second.value, second.ratio, second.met) == (2000, 50, 0.025, True)
+
+
+def test_adapters_that_are_not_there_are_said_to_be_missing() -> None:
+    with pytest.raises(Missing, match="not available: no adapters yet"):
+        many.adapters(HERE)
+
+
+def test_without_llama_cpp_its_rows_say_how_to_get_it_and_prompts_have_one_baseline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_setting, "program", lambda: Path("there/is/none"))
+    with pytest.raises(Missing, match="scripts/llama-cpp downloads it"):
+        single.decode_int4(HERE)
+    setting = RecordedSetting(Path("model.gguf"), is_quick=False)
+    rows = single.prefill(setting)
+    assert [row.baseline for row in rows] == [None, "transformers", "transformers"]
+    assert "scripts/llama-cpp" in setting.about[0]
 
 
 def test_both_get_the_same_orders_and_the_first_does_not_count() -> None:
