@@ -63,4 +63,5 @@ def hosted_state(model: HostedModel, settings: ModelConfig) -> HostedState:
         waiting=0,
         slots=model.slots,
         weights=model.weights_size,
+        kernels=model.kernels,
     )

@@ -37,6 +37,8 @@ class HostedState(Struct, frozen=True):
     slots: int
     weights: int = 0
     """The part of `size` that is weights; the rest is room for keys and values."""
+    kernels: str = ""
+    """Who computes it, in words: compiled code with which instructions, or torch and why."""
 
 
 class NodeState(Struct, frozen=True):

@@ -9,7 +9,7 @@ from node.cli.output import short_peer, show, show_json, table_lines
 from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
 from node.quantities import format_duration, format_size
-from node.state import NodeState, ReadersState, SwarmReaders
+from node.state import HostedState, NodeState, ReadersState, SwarmReaders
 
 EPILOG = """\b
 Examples:
@@ -52,7 +52,7 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
     """The node on a few lines, in one of its `swarms`."""
     hosted = ", ".join(
         f"{model.id} ({model.precision}, {format_size(model.weights)}, "
-        f"context {model.context_length}, {model.slots} slots)"
+        f"context {model.context_length}, {model.slots} slots{_kernels(model)})"
         for model in state.hosted
     )
     rows = [
@@ -71,6 +71,10 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
     if invite := invitation(state, swarms):
         rows.append(("invite", invite))
     return [f"  {line}" for line in table_lines(rows)]
+
+
+def _kernels(model: HostedState) -> str:
+    return f", {model.kernels}" if model.kernels else ""
 
 
 def describe_device(state: NodeState) -> str:

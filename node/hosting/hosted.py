@@ -143,7 +143,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     specialist = parse_specialist_id(spec.specialist or weights.name)
     context_length = min(spec.context_length or config.context_length, config.context_length)
     available = psutil.virtual_memory().available
-    load = Load(spec.path, config, spec.slots, context_length)
+    may_be_native = spec.kernels.choice != "eager" and spec.kernels.folder is not None
+    load = Load(spec.path, config, spec.slots, context_length, may_be_native)
     precision = choose_precision(spec.precision, weights.kept_as, load, available)
     kernels = choose_kernels(
         replace(spec.kernels, threads=spec.threads), config, precision, _log.info

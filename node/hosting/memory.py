@@ -7,11 +7,14 @@ read.
 import ctypes
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from node.engine.config import LlamaConfig
+from node.engine.native.model import check_shape, native_bytes
+from node.engine.native.reasons import NativeUnfit
 from node.engine.pages import PAGE_SIZE, pages_for
 from node.engine.weights.scheme import (
     Precision,
@@ -31,12 +34,17 @@ _AUTO: Sequence[Precision] = ("bf16", "int8", "int4")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A model and how much is asked of it at a time."""
+    """A model and how much is asked of it at a time.
+
+    `may_be_native` says that weights may be held as the compiled step wants them, where it can
+    compute the model.
+    """
 
     path: Path
     config: LlamaConfig
     slots: int
     context_length: int
+    may_be_native: bool = False
 
     @property
     def cache_tokens(self) -> int:
@@ -66,10 +74,18 @@ def footprint(load: Load, precision: Precision) -> Footprint:
     """
     largest = max(product.out * product.into for product in products(load.config))
     return Footprint(
-        weights=weight_bytes(load.config, precision, load.context_length),
+        weights=_weights(load, precision),
         cache=cache_bytes(load.config, load.cache_tokens, precision),
         work=_WORKING_BYTES + 4 * largest,
     )
+
+
+def _weights(load: Load, precision: Precision) -> int:
+    if load.may_be_native:
+        with suppress(NativeUnfit):
+            check_shape(load.config, precision)
+            return native_bytes(load.config, precision, load.context_length)
+    return weight_bytes(load.config, precision, load.context_length)
 
 
 def cache_bytes(config: LlamaConfig, tokens: int, precision: Precision) -> int:

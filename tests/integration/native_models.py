@@ -55,9 +55,14 @@ def config_of(
     )
 
 
-def built(folder: Path) -> NativeLibrary:
+def built(folder: Path, *, is_wide: bool = True) -> NativeLibrary:
+    """For this machine, or for one that has AVX2 and no more."""
+    settings = BuildSettings(folder)
+    if not is_wide:
+        flags = [flag for flag in settings.flags if not flag.startswith("-march")]
+        settings = BuildSettings(folder, flags=(*flags, "-mavx2", "-mfma", "-mf16c"))
     try:
-        return native_library(BuildSettings(folder))
+        return native_library(settings)
     except NativeUnfit as reason:
         pytest.skip(f"no native kernels: {reason}")
 

@@ -53,11 +53,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> NativeLibrary:
     return built(tmp_path_factory.mktemp("kernels") / "private")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_near_the_referees(
-    library: NativeLibrary, shape: str, precision: Precision
-) -> None:
+@pytest.fixture(scope="module")
+def narrow_library(tmp_path_factory: pytest.TempPathFactory) -> NativeLibrary:
+    return built(tmp_path_factory.mktemp("kernels") / "narrow", is_wide=False)
+
+
+def _near_the_referee(library: NativeLibrary, shape: str, precision: Precision) -> None:
     config = SHAPES[shape]
     ids = tokens_of(config, 300)
     model = referee(config, precision)
@@ -73,6 +74,22 @@ def test_logits_are_near_the_referees(
     assert 1e-5 < error < ERROR[precision]
     assert agreement > 0.9
     runner.close()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_near_the_referees(
+    library: NativeLibrary, shape: str, precision: Precision
+) -> None:
+    _near_the_referee(library, shape, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_with_avx2_alone_logits_are_as_near(
+    narrow_library: NativeLibrary, precision: Precision
+) -> None:
+    assert not narrow_library.is_wide
+    _near_the_referee(narrow_library, "grouped", precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -134,9 +151,11 @@ def test_tile_registers_add_up_to_the_same_bits(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["library", "narrow_library"])
 def test_without_tile_registers_a_token_depends_on_nothing_else_either(
-    library: NativeLibrary, precision: Precision
+    request: pytest.FixtureRequest, name: str, precision: Precision
 ) -> None:
+    library: NativeLibrary = request.getfixturevalue(name)
     config = SHAPES["grouped"]
     ids = tokens_of(config, 290)
     runner = native(library, config, precision, may_use_tiles=False).open(POSITIONS)
@@ -149,10 +168,10 @@ def test_without_tile_registers_a_token_depends_on_nothing_else_either(
 def _answers(model: NativeModel, options: EngineOptions) -> tuple[dict[str, list[int]], int]:
     """The answers to six prompts, the first twice; and how often one gave its pages up."""
     engine = TorchEngine(model, options)
-    prompts = [tokens_of(model.config, 20 + 17 * i, seed=i) for i in range(6)]
+    prompts = [tokens_of(model.config, 12 + 7 * i, seed=i) for i in range(6)]
     for i, prompt in enumerate([*prompts, prompts[0]]):
         sampling = Sampling(temperature=1.0, seed=len(prompt))
-        request = EngineRequest(str(i), tuple(prompt), 24, sampling, frozenset())
+        request = EngineRequest(str(i), tuple(prompt), 60, sampling, frozenset())
         engine.submit(request)
     answers: dict[str, list[int]] = {}
     while engine.has_work:
@@ -180,7 +199,7 @@ def test_batching_chunks_and_preemption_change_no_token(
     assert len({tuple(answer) for answer in alone.values()}) == 6
     assert answers(4096, 16, 512)[0] == alone
     assert answers(4096, 16, 7)[0] == alone
-    crowded, preemptions = answers(160, 16, 32)
+    crowded, preemptions = answers(256, 16, 32)
     assert crowded == alone
     assert preemptions > 0
 

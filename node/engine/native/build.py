@@ -34,7 +34,7 @@ _FLAGS = (
     "-fno-math-errno",
     "-w",
 )
-_NEEDED = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+_NEEDED = ("avx2", "fma", "f16c")
 _TIMEOUT = 300.0
 _WORDS_MAX = 200
 

@@ -153,6 +153,8 @@ class NativeModel:
         self._rotate(positions)
         self._team: Team | None = library.team(options.threads, may_use_tiles=options.may_use_tiles)
         self.has_tiles = self._team.has_tiles
+        wide = "AVX-512 and AMX" if self.has_tiles else "AVX-512"
+        self._instructions = wide if library.is_wide else "AVX2"
 
     def _read(self, progress: Callable[[float], None]) -> None:
         shelf, struct = self._shelf, self._struct
@@ -195,7 +197,7 @@ class NativeModel:
     @property
     def instructions(self) -> str:
         """What it computes with, for people."""
-        return "AVX-512 and AMX" if self.has_tiles else "AVX-512"
+        return self._instructions
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#if defined(__AVX512VNNI__) && defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #define DSLM_AMX 1
 #include <immintrin.h>
 #include <sys/syscall.h>

@@ -20,52 +20,57 @@ namespace dslm {
 constexpr int kTile = 16;        // rows of a tile register
 constexpr int kAhead = 4096;     // bytes between what is used and what is asked for
 
-// What goes into a product: int8 codes in groups, or bf16. Room for whole tiles is kept.
+// What goes into a product: int8 codes in groups, or bf16. Tokens lie in sixteens, and of those
+// the same group together: [tokens / 16][groups][16 tokens][32 columns], as tile registers load
+// them. What belongs to a group of codes has the same order. Room for whole tiles is kept.
 struct Rows {
-    int columns = 0, groups = 0;
-    std::vector<int8_t> codes;       // [tokens][columns]
-    std::vector<float> scales;       // [tokens][groups]
-    std::vector<float> sums;         // [tokens][groups]: scale times the sum of the codes
-    std::vector<int32_t> offsets;    // [tokens][groups]: 128 times the sum of the codes
-    std::vector<uint16_t> numbers;   // bf16 [tokens][columns]
+    int groups = 0;
+    std::vector<int8_t> codes;
+    std::vector<float> scales;
+    std::vector<float> sums;         // scale times the sum of the codes
+    std::vector<int32_t> offsets;    // 128 times the sum of the codes
+    std::vector<uint16_t> numbers;   // bf16
 
-    void fit(int tokens, int width, bool is_bf16) {
-        columns = width;
-        groups = width / kGroup;
-        const size_t room = static_cast<size_t>(tokens + 2 * kTile);
-        if (is_bf16) return grow(numbers, room * columns);
-        grow(codes, room * columns);
-        grow(scales, room * groups);
-        grow(sums, room * groups);
-        grow(offsets, room * groups);
+    void fit(int tokens, int columns, bool is_bf16) {
+        groups = columns / kGroup;
+        const size_t room = at((tokens + 2 * kTile - 1) / kTile * kTile + kTile, 0);
+        if (is_bf16) return grow(numbers, room * kGroup);
+        grow(codes, room * kGroup);
+        grow(scales, room);
+        grow(sums, room);
+        grow(offsets, room);
+    }
+    size_t at(int token, int group) const {
+        return (static_cast<size_t>(token / kTile) * groups + group) * kTile + token % kTile;
     }
     // Columns `start` to `start + count` of a token, both in whole groups.
     void set(int token, int start, int count, const float* values) {
-        if (!codes.empty()) return round(token, start, count, values);
-        uint16_t* place = numbers.data() + static_cast<size_t>(token) * columns + start;
-        for (int i = 0; i < count; i += kLanes) narrow(place + i, load(values + i));
+        for (int group = start / kGroup; group < (start + count) / kGroup; ++group, values += kGroup) {
+            const Floats low = load(values), high = load(values + kLanes);
+            if (codes.empty()) {
+                uint16_t* place = numbers.data() + at(token, group) * kGroup;
+                narrow(place, low);
+                narrow(place + kLanes, high);
+            } else {
+                round(at(token, group), low, high);
+            }
+        }
     }
 
 private:
     template <class T> static void grow(std::vector<T>& vector, size_t size) {
         if (vector.size() < size) vector.resize(size);
     }
-    void round(int token, int start, int count, const float* values) {
-        const size_t row = static_cast<size_t>(token);
-        int8_t* place = codes.data() + row * columns + start;
-        for (int group = 0; group < count / kGroup; ++group, values += kGroup, place += kGroup) {
-            const Floats low = load(values), high = load(values + kLanes);
-            const float most = largest(larger(magnitude(low), magnitude(high)));
-            const Floats factor = all(most > 0 ? 127.0f / most : 0.0f);
-            const Ints a = nearest(times(low, factor)), b = nearest(times(high, factor));
-            store_bytes(place, a);
-            store_bytes(place + kLanes, b);
-            const int32_t total = sum(add(a, b));
-            const size_t at = row * groups + start / kGroup + group;
-            scales[at] = most / 127.0f;
-            sums[at] = scales[at] * static_cast<float>(total);
-            offsets[at] = 128 * total;
-        }
+    void round(size_t place, Floats low, Floats high) {
+        const float most = largest(larger(magnitude(low), magnitude(high)));
+        const Floats factor = all(most > 0 ? 127.0f / most : 0.0f);
+        const Ints a = nearest(times(low, factor)), b = nearest(times(high, factor));
+        store_bytes(codes.data() + place * kGroup, a);
+        store_bytes(codes.data() + place * kGroup + kLanes, b);
+        const int32_t total = sum(add(a, b));
+        scales[place] = most / 127.0f;
+        sums[place] = scales[place] * static_cast<float>(total);
+        offsets[place] = 128 * total;
     }
 };
 
@@ -95,17 +100,17 @@ inline Floats add_group(Floats total, Ints sum, const Rows& in, size_t at, Float
 
 template <int bits, int tokens>
 void few(const Panel& panel, const Rows& in, int first, Place to) {
-    constexpr int kBytes = bits == 4 ? 256 : 512, kStep = kBytes + (bits == 4 ? 64 : 32);
+    constexpr int kBytes = bits == 4 ? 256 : 512, kStep = panel_bytes(bits, 1);
     Floats total[tokens];
     for (auto& one : total) one = zeros();
-    const int8_t* x[tokens];
-    for (int token = 0; token < tokens; ++token) x[token] = in.codes.data() + static_cast<size_t>(first + token) * in.columns;
+    size_t at[tokens];
+    for (int token = 0; token < tokens; ++token) at[token] = in.at(first + token, 0);
     for (int group = 0; group < in.groups; ++group) {
         ask_for(panel.codes + group * kStep + kAhead, kStep);
         const uint8_t* codes = panel.codes + group * kBytes;
         Ints sums[tokens];
         for (int token = 0; token < tokens; ++token)
-            sums[token] = bits == 4 ? no_ints() : all_ints(-in.offsets[static_cast<size_t>(first + token) * in.groups + group]);
+            sums[token] = bits == 4 ? no_ints() : all_ints(-in.offsets[at[token]]);
 #pragma GCC unroll 8
         for (int i = 0; i < kBytes / 64; ++i) {
             const Bytes both = load_bytes(codes + 64 * i);
@@ -113,33 +118,41 @@ void few(const Panel& panel, const Rows& in, int first, Place to) {
 #pragma GCC unroll 8
             for (int token = 0; token < tokens; ++token) {
                 int32_t four[2];
-                std::memcpy(four, x[token] + group * kGroup + (bits == 4 ? 8 : 4) * i, bits == 4 ? 8 : 4);
-                sums[token] = dot(sums[token], low, four[0]);
-                if (bits == 4) sums[token] = dot(sums[token], high, four[1]);
+                std::memcpy(four, in.codes.data() + at[token] * kGroup + (bits == 4 ? 8 : 4) * i, bits == 4 ? 8 : 4);
+                if (bits == 8) {
+                    sums[token] = dot(sums[token], low, four[0]);
+                } else {
+                    sums[token] = dot_small(sums[token], low, four[0]);
+                    sums[token] = dot_small(sums[token], high, four[1]);
+                }
             }
         }
         const Floats scales = halves(panel.halves_at(bits, group));
         const Floats minima = bits == 4 ? halves(panel.halves_at(bits, group) + kLanes) : zeros();
 #pragma GCC unroll 8
-        for (int token = 0; token < tokens; ++token)
-            total[token] = add_group<bits>(total[token], sums[token], in, static_cast<size_t>(first + token) * in.groups + group, scales, minima);
+        for (int token = 0; token < tokens; ++token) {
+            total[token] = add_group<bits>(total[token], sums[token], in, at[token], scales, minima);
+            at[token] += kTile;
+        }
     }
     for (int token = 0; token < tokens; ++token) store(to.out + static_cast<size_t>(token) * to.stride, total[token]);
 }
 
 template <int tokens>
 void few_numbers(const Matrix& matrix, int index, const Rows& in, int first, Place to) {
-    const Panel panel(matrix, index);
-    const uint16_t* pairs = reinterpret_cast<const uint16_t*>(panel.codes);
+    const uint16_t* pairs = reinterpret_cast<const uint16_t*>(Panel(matrix, index).codes);
     Floats total[tokens];
     for (auto& one : total) one = zeros();
-    for (int column = 0; column < in.columns; column += 2, pairs += 2 * kLanes) {
-        if (column % kGroup == 0) ask_for(pairs + kAhead / 2, 1024);
-        for (int token = 0; token < tokens; ++token) {
-            uint32_t two;
-            std::memcpy(&two, in.numbers.data() + static_cast<size_t>(first + token) * in.columns + column, 4);
-            total[token] = dot_pairs(total[token], pairs, two);
-        }
+    for (int group = 0; group < in.groups; ++group) {
+        ask_for(pairs + kAhead / 2, 1024);
+        const uint16_t* x[tokens];
+        for (int token = 0; token < tokens; ++token) x[token] = in.numbers.data() + in.at(first + token, group) * kGroup;
+        for (int column = 0; column < kGroup; column += 2, pairs += 2 * kLanes)
+            for (int token = 0; token < tokens; ++token) {
+                uint32_t two;
+                std::memcpy(&two, x[token] + column, 4);
+                total[token] = dot_pairs(total[token], pairs, two);
+            }
     }
     for (int token = 0; token < tokens; ++token) store(to.out + static_cast<size_t>(token) * to.stride, total[token]);
 }
@@ -178,59 +191,65 @@ private:
     float* factors_;
 };
 
-// 16 tokens from `first` on, of which `count` are wanted. What a register stored cannot be read at
-// once, so the sums of several groups are taken before the first is scaled.
-template <int bits>
-void tile(const Opened<bits>& panel, const Rows& in, int first, int count, Place to, const uint8_t* later) {
-    alignas(64) int32_t sums[kBatch][kTile * kLanes];
-    alignas(64) float totals[kTile][kLanes] = {};
-    const int8_t* x = in.codes.data() + static_cast<size_t>(first) * in.columns;
-    const size_t at = static_cast<size_t>(first) * in.groups;
-#define DSLM_GROUP(register, group)                        \
-    _tile_zero(register);                                  \
-    _tile_loadd(6, x + (group) * kGroup, in.columns);      \
-    _tile_loadd(7, panel.codes(group), 64);                \
-    _tile_dpbsud(register, 6, 7)
+// `panels` (1 or 2) panels by 16 tokens from `first` on, of which `count` are wanted. What a register
+// stored cannot be read at once, so the sums of several groups are taken before the first is scaled.
+template <int bits, int panels>
+void tile(const Opened<bits>* opened, const Rows& in, int first, int count, Place to, const uint8_t* later) {
+    constexpr int kStep = panel_bytes(bits, 1);
+    alignas(64) int32_t sums[panels][kBatch][kTile * kLanes];
+    alignas(64) float totals[panels][kTile][kLanes] = {};
+    const int8_t* x = in.codes.data() + in.at(first, 0) * kGroup;
     for (int base = 0; base < in.groups; base += kBatch) {
         const int here = std::min(kBatch, in.groups - base);
-        constexpr int kStep = panel_bytes(bits, 1);
-        if (later) ask_for_later(later + base * kStep, here * kStep);
-        int group = 0;
-        for (; group + 4 <= here; group += 4) {
-            DSLM_GROUP(0, base + group);
-            DSLM_GROUP(1, base + group + 1);
-            DSLM_GROUP(2, base + group + 2);
-            DSLM_GROUP(3, base + group + 3);
-            _tile_stored(0, sums[group], 64);
-            _tile_stored(1, sums[group + 1], 64);
-            _tile_stored(2, sums[group + 2], 64);
-            _tile_stored(3, sums[group + 3], 64);
-        }
-        for (; group < here; ++group) {
-            DSLM_GROUP(0, base + group);
-            _tile_stored(0, sums[group], 64);
-        }
-        for (int start = 0; start < count; start += 8) {
-            Floats total[8];
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) total[i] = load(totals[start + i]);
-            for (int g = 0; g < here; ++g) {
-                const Floats scales = panel.scales(base + g), minima = panel.minima(base + g);
-                const size_t place = at + static_cast<size_t>(start) * in.groups + base + g;
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) {
-                    const size_t one = place + static_cast<size_t>(i) * in.groups;
-                    Ints sum = load_ints(sums[g] + (start + i) * kLanes);
-                    if (bits == 8) sum = subtract(sum, all_ints(in.offsets[one]));
-                    total[i] = add_group<bits>(total[i], sum, in, one, scales, minima);
-                }
+        if (later) ask_for_later(later + base * panels * kStep, here * panels * kStep);
+        for (int group = 0; group < here; group += 2) {   // an odd last one is taken twice
+            const int left = base + group, right = std::min(left + 1, in.groups - 1);
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_loadd(6, x + left * kTile * kGroup, kGroup);
+            _tile_loadd(7, opened[0].codes(left), 64);
+            _tile_dpbsud(0, 6, 7);
+            if (panels == 2) {
+                _tile_zero(2);
+                _tile_loadd(7, opened[panels - 1].codes(left), 64);
+                _tile_dpbsud(2, 6, 7);
             }
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) store(totals[start + i], total[i]);
+            _tile_loadd(6, x + right * kTile * kGroup, kGroup);
+            _tile_loadd(7, opened[0].codes(right), 64);
+            _tile_dpbsud(1, 6, 7);
+            if (panels == 2) {
+                _tile_zero(3);
+                _tile_loadd(7, opened[panels - 1].codes(right), 64);
+                _tile_dpbsud(3, 6, 7);
+            }
+            _tile_stored(0, sums[0][group], 64);
+            if (panels == 2) _tile_stored(2, sums[panels - 1][group], 64);
+            _tile_stored(1, sums[0][group + 1], 64);
+            if (panels == 2) _tile_stored(3, sums[panels - 1][group + 1], 64);
         }
+        for (int panel = 0; panel < panels; ++panel)
+            for (int start = 0; start < count; start += 8) {
+                Floats total[8];
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) total[i] = load(totals[panel][start + i]);
+                size_t at = in.at(first, base) + start;
+                for (int group = 0; group < here; ++group, at += kTile) {
+                    const Floats scales = opened[panel].scales(base + group), minima = opened[panel].minima(base + group);
+                    const int32_t* found = sums[panel][group] + start * kLanes;
+#pragma GCC unroll 8
+                    for (int i = 0; i < 8; ++i) {
+                        Ints sum = load_ints(found + i * kLanes);
+                        if (bits == 8) sum = subtract(sum, all_ints(in.offsets[at + i]));
+                        total[i] = add_group<bits>(total[i], sum, in, at + i, scales, minima);
+                    }
+                }
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) store(totals[panel][start + i], total[i]);
+            }
     }
-#undef DSLM_GROUP
-    for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(totals[token]));
+    for (int token = 0; token < count; ++token)
+        for (int panel = 0; panel < panels; ++panel)
+            store(to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, load(totals[panel][token]));
 }
 
 inline void put(const float* found, int count, Place to) {
@@ -242,16 +261,16 @@ template <int panels, int tiles>
 void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first, int count, Place to) {
     const int step = panel_bytes(16, in.groups);
     const uint8_t* left = Panel(matrix, index).codes;
-    const uint16_t* x = in.numbers.data() + static_cast<size_t>(first) * in.columns;
-    const uint16_t* more = x + static_cast<size_t>(kTile) * in.columns;
-    const int bytes = in.columns * 2;
+    const uint16_t* x = in.numbers.data() + in.at(first, 0) * kGroup;
+    const uint16_t* more = in.numbers.data() + in.at(first + kTile, 0) * kGroup;
+    constexpr int kBytes = kGroup * 2;
     _tile_zero(0);
     if (panels == 2) _tile_zero(1);
     if (tiles == 2) _tile_zero(2);
     if (panels == 2 && tiles == 2) _tile_zero(3);
     for (int group = 0; group < in.groups; ++group, left += 1024) {
         ask_for(left + (panels == 1 ? kAhead : panels * step), 1024);
-        _tile_loadd(4, x + group * kGroup, bytes);
+        _tile_loadd(4, x + group * kTile * kGroup, kBytes);
         _tile_loadd(6, left, 64);
         _tile_dpbf16ps(0, 4, 6);
         if (panels == 2) {
@@ -259,7 +278,7 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
             _tile_dpbf16ps(1, 4, 7);
         }
         if (tiles == 2) {
-            _tile_loadd(5, more + group * kGroup, bytes);
+            _tile_loadd(5, more + group * kTile * kGroup, kBytes);
             _tile_dpbf16ps(2, 5, 6);
             if (panels == 2) _tile_dpbf16ps(3, 5, 7);
         }
@@ -314,26 +333,33 @@ void panel_by_few(const Panel& panel, const Rows& in, int token, int tokens, Pla
 
 constexpr int kFew = 5;          // up to so many tokens tile registers are not worth their trouble
 
+#ifdef DSLM_AMX
+template <int bits, int panels>
+void panels_by_tiles(const Matrix& matrix, int index, const Rows& in, int tokens, Place to) {
+    static thread_local std::vector<float> rooms[2];
+    const Panel panel[2] = {Panel(matrix, index), Panel(matrix, index + panels - 1)};
+    const Opened<bits> opened[2] = {{panel[0], in.groups, rooms[0]}, {panel[1], in.groups, rooms[panels - 1]}};
+    const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + index * kLanes, to.stride}; };
+    const uint8_t* later = panel[0].codes + panels * panel_bytes(bits, in.groups);   // the next ones
+    int token = 0;
+    for (; tokens - token > kFew; token += kTile, later = nullptr)
+        tile<bits, panels>(opened, in, token, std::min(tokens - token, kTile), at(token), later);
+    for (int i = 0; i < panels && token < tokens; ++i)
+        panel_by_few<bits>(panel[i], in, token, tokens, {to.out + (index + i) * kLanes, to.stride});
+}
+#endif
+
 template <int bits>
 void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
+    int index = mine.start;
 #ifdef DSLM_AMX
     if (has_tiles && tokens > kFew) {
-        static thread_local std::vector<float> room;
         use_half_tiles(std::min(tokens, kTile));
-        for (int index = mine.start; index < mine.stop; ++index) {
-            const Panel panel(matrix, index);
-            const Opened<bits> opened(panel, in.groups, room);
-            const Place place{to.out + index * kLanes, to.stride};
-            const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next panel
-            int token = 0;
-            for (; tokens - token > kFew; token += kTile, later = nullptr)
-                tile<bits>(opened, in, token, std::min(tokens - token, kTile), {place.out + static_cast<size_t>(token) * to.stride, to.stride}, later);
-            panel_by_few<bits>(panel, in, token, tokens, place);
-        }
-        return;
+        for (; index + 2 <= mine.stop; index += 2) panels_by_tiles<bits, 2>(matrix, index, in, tokens, to);
+        for (; index < mine.stop; ++index) panels_by_tiles<bits, 1>(matrix, index, in, tokens, to);
     }
 #endif
-    for (int index = mine.start; index < mine.stop; ++index)
+    for (; index < mine.stop; ++index)
         panel_by_few<bits>(Panel(matrix, index), in, 0, tokens, {to.out + index * kLanes, to.stride});
 }
 

@@ -1,99 +1,30 @@
-// Sixteen lanes of numbers, on AVX-512.
+// Sixteen lanes of numbers, whatever registers they lie in.
 //
 // Knows instructions only. Every function has one exact meaning, so that a sum comes out the same
 // wherever it is taken; the compiler is told not to merge a product and a sum on its own.
+//
+// `simd_512.h` and `simd_256.h` have the same functions: `fused` is a * b + c with one rounding;
+// `first` keeps the first lanes and puts `rest` in the others; `power_of_two` is a * 2^n; `dot`
+// adds the products of four unsigned codes in each lane with the four signed bytes of x, exactly,
+// and `dot_small` too, for codes up to 15; `halves` reads fp16; `narrow` makes bf16, to nearest
+// even; `dot_pairs` adds the products of two bf16 numbers in each lane with the two in x.
 #pragma once
-
-#include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#include "simd_512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "simd_256.h"
+#else
+#error "AVX2, FMA and F16C are needed"
+#endif
 
 namespace dslm {
 
 constexpr int kLanes = 16;
 
-using Floats = __m512;
-using Ints = __m512i;
-using Bytes = __m512i;          // 16 lanes of 4
-
-inline Floats zeros() { return _mm512_setzero_ps(); }
-inline Floats all(float x) { return _mm512_set1_ps(x); }
-inline Floats load(const float* place) { return _mm512_loadu_ps(place); }
-inline void store(float* place, Floats x) { _mm512_storeu_ps(place, x); }
-inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-inline Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
-inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-inline Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
-inline Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
-inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-inline Floats magnitude(Floats a) { return _mm512_abs_ps(a); }
-inline Floats whole(Floats a) { return _mm512_roundscale_ps(a, 0); }
-inline Floats power_of_two(Floats a, Floats n) { return _mm512_scalef_ps(a, n); }  // a * 2^n
-inline float sum(Floats a) { return _mm512_reduce_add_ps(a); }
-inline float largest(Floats a) { return _mm512_reduce_max_ps(a); }
-inline Floats first(Floats a, int count, float rest) {  // the first lanes, `rest` in the others
-    const int kept = count < 0 ? 0 : count > 16 ? 16 : count;
-    return _mm512_mask_mov_ps(_mm512_set1_ps(rest), static_cast<__mmask16>((1u << kept) - 1), a);
-}
-
-inline Ints no_ints() { return _mm512_setzero_si512(); }
-inline Ints all_ints(int32_t x) { return _mm512_set1_epi32(x); }
-inline Ints load_ints(const int32_t* place) { return _mm512_loadu_si512(place); }
-inline Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
-inline Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-inline Floats floats(Ints a) { return _mm512_cvtepi32_ps(a); }
-inline Ints nearest(Floats a) { return _mm512_cvtps_epi32(a); }
-inline int32_t sum(Ints a) { return _mm512_reduce_add_epi32(a); }
-inline void store_bytes(int8_t* place, Ints a) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(place), _mm512_cvtepi32_epi8(a));
-}
-
-inline Bytes load_bytes(const uint8_t* place) { return _mm512_loadu_si512(place); }
-inline void store_codes(uint8_t* place, Bytes a) { _mm512_storeu_si512(place, a); }
-inline Bytes low_halves(Bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-inline Bytes high_halves(Bytes a) { return low_halves(_mm512_srli_epi16(a, 4)); }
-// Adds the products of four unsigned codes in each lane with the four signed bytes of `x`.
-inline Ints dot(Ints total, Bytes codes, int32_t x) {
-    return _mm512_dpbusd_epi32(total, codes, _mm512_set1_epi32(x));
-}
-constexpr bool kSmallCodesOnly = false;   // whether `dot` is exact for codes up to 15 only
-
-inline Floats halves(const uint16_t* place) {  // fp16
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place)));
-}
-inline Floats widen(const uint16_t* place) {   // bf16
-    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(place));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
-}
-inline void narrow(uint16_t* place, Floats a) {  // to bf16, nearest even
-    const __m512i bits = _mm512_castps_si512(a);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(place),
-                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
-}
-// Adds, in each lane, the products of two bf16 numbers of `pairs` with the two in `x`.
-inline Floats dot_pairs(Floats total, const uint16_t* pairs, uint32_t x) {
-    const __m512i both = _mm512_loadu_si512(pairs);
-#ifdef __AVX512BF16__
-    return _mm512_dpbf16_ps(total, (__m512bh)both, (__m512bh)_mm512_set1_epi32(static_cast<int32_t>(x)));
-#else
-    const __m512i high = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
-    const __m512i factor = _mm512_set1_epi32(static_cast<int32_t>(x));
-    total = fused(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)),
-                  _mm512_castsi512_ps(_mm512_slli_epi32(factor, 16)), total);
-    return fused(_mm512_castsi512_ps(_mm512_and_si512(both, high)),
-                 _mm512_castsi512_ps(_mm512_and_si512(factor, high)), total);
-#endif
-}
-
-inline uint16_t narrow(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
 
 inline void ask_for(const void* place, int bytes) {
     const char* next = static_cast<const char*>(place);

@@ -259,6 +259,7 @@ extern "C" {
 int dslm_version() { return dslm::kVersion; }
 void* dslm_open(int threads, int may_use_tiles) { return new dslm::Worker(threads, may_use_tiles != 0); }
 void dslm_close(void* worker) { delete static_cast<dslm::Worker*>(worker); }
+int dslm_is_wide() { return dslm::kIsWide; }
 int dslm_has_tiles(void* worker) { return static_cast<dslm::Worker*>(worker)->has_tiles; }
 void dslm_step(void* worker, const dslm::Model* model, const dslm::Batch* batch) {
     auto& mine = *static_cast<dslm::Worker*>(worker);
