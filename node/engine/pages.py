@@ -176,6 +176,16 @@ class PageBook:
                 self._digests[page] = digest
                 self._tokens[page] = _content(tokens, index)
 
+    def trim(self, table: BlockTable, tokens: int) -> None:
+        """Take back the pages that `table` has beyond those for `tokens` tokens.
+
+        `tokens` is not below what is committed: what goes was never published.
+        """
+        if tokens < table.committed:
+            raise ValueError("the keys and values of committed tokens stay")
+        while len(table.pages) > pages_for(tokens):
+            self._drop(table.pages.pop())
+
     def release(self, table: BlockTable) -> None:
         """Take all pages back; the published ones can be found until they are needed."""
         for page in reversed(table.pages):

@@ -101,7 +101,7 @@ class Requests(RuleBasedStateMachine):
         if cancelled is not None:
             outputs = [one for one in outputs if one.request_id != cancelled]
             self.forget(cancelled)
-        outputs += self.scheduler.advance(work, [t for t in tokens if t is not None])
+        outputs += self.scheduler.advance(work, [t for t in tokens if t])
         for output in outputs:
             assert output.request_id in self.inside, "an output after the end, or a cancel"
             match output:

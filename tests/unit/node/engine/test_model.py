@@ -88,7 +88,7 @@ def logits_of(
     cache = cache or KeyValueCache(model.config, 100, model.dtype)
     position, logits = 0, torch.empty(0)
     for ids in chunks:
-        chunk = Chunk(ids, position, pages, wants_logits=True)
+        chunk = Chunk(ids, position, pages, logits=1)
         logits = model.forward(build_batch([chunk], model.dtype), cache)
         position += len(ids)
     return logits
