@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from node.engine.speculation.drafts import Draft
 
-_PRIOR_WEIGHT = 2.0
-_KEPT = 0.97
-"""What is left of the evidence after each token of the text: some 33 tokens count."""
+_PRIOR_WEIGHT = 1.0
+_KEPT_BY_TRIAL = 0.9
+"""What is left of older evidence after each trial: some ten trials count."""
+_KEPT_BY_TOKEN = 0.99
+"""And after each token of the text, tried or not: what went wrong is tried again, rarely."""
 
 
 @dataclass(slots=True)
@@ -21,7 +23,7 @@ class _Evidence:
     at: int = 0
 
     def age(self, now: int) -> None:
-        kept = _KEPT ** (now - self.at)
+        kept = _KEPT_BY_TOKEN ** (now - self.at)
         self.right *= kept
         self.tried *= kept
         self.at = now
@@ -51,5 +53,6 @@ class Acceptance:
         tried = min(right + 1, len(draft.token_ids), len(came))
         evidence = self._kinds.setdefault(draft.kind, _Evidence(at=now))
         evidence.age(now)
-        evidence.right += right
-        evidence.tried += tried
+        kept = _KEPT_BY_TRIAL**tried
+        evidence.right = evidence.right * kept + right
+        evidence.tried = evidence.tried * kept + tried

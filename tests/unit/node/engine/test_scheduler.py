@@ -146,7 +146,7 @@ def test_cancelling_between_schedule_and_advance_frees_at_once() -> None:
     assert [item.wants_token for item in work] == [True, True]
     scheduler.cancel("a")
     assert scheduler.statistics().pages_used == 4
-    assert scheduler.advance(work, [5, 6]) == [Generated("b", 0, 6)]
+    assert scheduler.advance(work, [[5], [6]]) == [Generated("b", 0, 6)]
     scheduler.cancel("b")
     assert not scheduler.has_work
     assert scheduler.advance(scheduler.schedule(), []) == []
