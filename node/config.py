@@ -92,6 +92,9 @@ class EngineConfig:
     precision: Precision = setting(  # noqa: RUF009 - a field of a frozen class
         "fp32", "what weights are held in; auto: the best that fits into free memory"
     )
+    speculation: Literal["auto", "off"] = setting(
+        "auto", "guess tokens and compute several at once where that saves time"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import psutil
 from node.engine.base import EngineRequest, EngineStatistics
 from node.engine.loop import EngineLoop, Generation
 from node.engine.model import LlamaModel
-from node.engine.torch_engine import EngineOptions, TorchEngine
+from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision, QuantisedSource, activation_type
 from node.hosting.memory import (
     Load,
@@ -38,7 +38,8 @@ class HostedSpec:
 
     An empty `specialist` takes the file's own name. `slots` answers run at a time, each of up to
     `context_length` tokens (0, or more than the model was made for: as many as that). `threads` 0
-    leaves torch's choice. `precision` `auto` is the best that fits into free memory.
+    leaves torch's choice. `precision` `auto` is the best that fits into free memory; `speculation` is that
+    of `EngineOptions`.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class HostedSpec:
     slots: int = 8
     context_length: int = 2048
     threads: int = 0
+    speculation: SpeculationChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         cache_tokens=cache_tokens,
         running=spec.slots,
         threads=spec.threads,
+        speculation=spec.speculation,
         model=f"{weights.digest} {precision} layers 0-{config.layers}",
     )
     return HostedModel(

@@ -38,6 +38,7 @@ async def load_models(
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
+                speculation=engine.speculation,
             )
             model = await load_model(spec)
             loaded[model.specialist] = model

@@ -150,9 +150,7 @@ def test_speculated_greedy_answers_are_those_of_transformers(
     if "scattered" in features:
         scatter(monkeypatch)
     answers = {str(n): one for n, one in enumerate(wanted)}
-    engine = eager(
-        model, Oracle(answers), step_tokens=27 if "chunked" in features else 256
-    )
+    engine = eager(model, Oracle(answers), step_tokens=27 if "chunked" in features else 256)
     asked = requests(prompts, Sampling())
     if "cached" in features:
         generated(engine, asked[2:])

@@ -1,6 +1,7 @@
 """Prompt lookup against a naive scan of the whole text."""
 
 import random
+from itertools import pairwise
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
@@ -106,7 +107,7 @@ def test_the_work_for_a_token_does_not_grow_with_the_text() -> None:
         tokens.append(rng.randrange(10**9))
         index.cover(tokens)
         sizes.append(sum(len(followed) for _, followed in index._followed))
-    assert all(later - sooner <= 2 for sooner, later in zip(sizes, sizes[1:], strict=False))
+    assert all(later - sooner <= 2 for sooner, later in pairwise(sizes))
 
 
 def test_the_length_of_a_match_is_counted_up_to_a_bound() -> None:

@@ -187,9 +187,7 @@ def test_a_draft_that_is_right_gets_longer_and_one_that_is_wrong_stops() -> None
 
 
 def test_what_is_not_tried_is_judged_all_the_same_and_tried_when_it_becomes_right() -> None:
-    drafted = run(
-        speculator(Scripted([1] * 15, is_free=True), slope=0.2), [[9]] * 20 + [[1]] * 20
-    )
+    drafted = run(speculator(Scripted([1] * 15, is_free=True), slope=0.2), [[9]] * 20 + [[1]] * 20)
     assert drafted[10:20] == [0] * 10
     assert drafted[-1] > 2
 
