@@ -173,11 +173,16 @@ class Scheduler:
                 work.append(Work(sequence, 1, wants_token=True))
         budget = self._limits.step_tokens
         room = max(budget - len(work), budget // 4, 1)
+        begun: set[bytes] = set()
         for sequence in inside:
             if sequence.left > 1 and self._is_running(sequence) and room:
                 self._hit_tokens += self._book.match(sequence.table, sequence.tokens)
+                if not begun.isdisjoint(self._names(sequence, 1)):
+                    # Another one computes this very page now; it will be there in the next step.
+                    continue
                 count = self._make_room(sequence, min(room, sequence.left))
                 if count:
+                    begun |= self._names(sequence, count)
                     work.append(Work(sequence, count, wants_token=count == sequence.left))
                     room -= count
         # A later entry may have taken the pages of an earlier one.
@@ -285,6 +290,9 @@ class Scheduler:
         del self._running[sequence.request.request_id]
         self._waiting[sequence.request.request_id] = sequence
         self._preemptions += 1
+
+    def _names(self, sequence: TokenSequence, count: int) -> set[bytes]:
+        return set(self._book.next_names(sequence.table, sequence.tokens, count))
 
     def _with_drafts(self, work: list[Work]) -> list[Work]:
         """Drafts take what is left of the budget, and pages that nobody must give up for them.

@@ -38,8 +38,8 @@ class HostedSpec:
 
     An empty `specialist` takes the file's own name. `slots` answers run at a time, each of up to
     `context_length` tokens (0, or more than the model was made for: as many as that). `threads` 0
-    leaves torch's choice. `precision` `auto` is the best that fits into free memory; `speculation` is that
-    of `EngineOptions`.
+    leaves torch's choice. `precision` `auto` is the best that fits into free memory.
+    `speculation` is that of `EngineOptions`.
     """
 
     path: Path

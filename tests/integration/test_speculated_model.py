@@ -1,4 +1,4 @@
-"""The real model in fp32 with drafts says, token for token, what it and transformers say without."""
+"""The real model in fp32 says with drafts what it and transformers say without."""
 
 from collections.abc import Sequence
 from pathlib import Path

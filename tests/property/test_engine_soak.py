@@ -164,5 +164,5 @@ def test_ten_thousand_requests_leave_nothing_behind(*, is_drafted: bool) -> None
 @pytest.mark.parametrize("is_drafted", [False, True], ids=["plain", "drafted"])
 def test_some_hundred_requests_leave_nothing_behind(*, is_drafted: bool) -> None:
     crowd = Crowd(seed=21, is_drafted=is_drafted)
-    crowd.until(300)
+    crowd.until(150 if is_drafted else 300)
     assert crowd.engine.statistics().preemptions > 0

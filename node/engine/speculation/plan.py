@@ -5,11 +5,14 @@ Pure arithmetic over chances and costs; must not know texts or tokens. As in Tur
 where other requests make better use of the rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _MARGIN = 1.05
 """A plan with drafts must promise so much more than one without: estimates err."""
+
+_LEAST = 0.02
+"""No row is worth so small a chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,7 @@ def spread(
     The step has `rows` rows without them and yields as many tokens; `seconds` is what it takes by
     rows. Tokens are tried in the order of the chance that they are reached and right.
     """
-    likeliest = sorted(
-        ((offer.chance**depth, index) for index, offer in enumerate(offers)
-         for depth in range(1, offer.length + 1)),
-        key=lambda one: -one[0],
-    )[:spare]  # fmt: skip
+    likeliest = sorted(_tokens(offers), reverse=True)[:spare]
     best, best_rate = 0, _MARGIN * rows / seconds(rows)
     tokens = float(rows)
     for count, (value, _) in enumerate(likeliest, 1):
@@ -44,3 +43,14 @@ def spread(
     for _, index in likeliest[:best]:
         lengths[index] += 1
     return lengths
+
+
+def _tokens(offers: Sequence[Offer]) -> Iterable[tuple[float, int]]:
+    """For each token that may be right the chance that it is, and whose it is."""
+    for index, offer in enumerate(offers):
+        value = 1.0
+        for _ in range(offer.length):
+            value *= offer.chance
+            if value < _LEAST:
+                break
+            yield value, index

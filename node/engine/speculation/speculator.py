@@ -23,6 +23,17 @@ class _Course:
     offered: list[Draft] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """The tokens of a draft, and the chance that each is right if those before it are."""
+
+    token_ids: Sequence[int]
+    chance: float
+
+
+_NOTHING = _Promise((), 0.0)
+
+
 class Speculator:
     """Implements `Speculation`.
 
@@ -45,14 +56,16 @@ class Speculator:
 
     def plan(self, wishes: Sequence[Wish], spare: int) -> list[Sequence[int]]:
         """See `Speculation`. Drafts nothing before it is known what a step costs."""
-        drafts = [self._draft(wish, len(wishes), spare) for wish in wishes]
-        offers = [self._offer(*pair) for pair in zip(wishes, drafts, strict=True)]
+        promises = [self._promise(wish, len(wishes), spare) for wish in wishes]
+        offers = [
+            Offer(promise.chance, min(wish.most, len(promise.token_ids)))
+            for wish, promise in zip(wishes, promises, strict=True)
+        ]
         if not any(offer.length for offer in offers) or self._costs.seconds(1) is None:
             return [()] * len(wishes)
         lengths = spread(offers, len(wishes), spare, self._seconds)
         return [
-            draft.token_ids[:length] if draft else ()
-            for draft, length in zip(drafts, lengths, strict=True)
+            promise.token_ids[:length] for promise, length in zip(promises, lengths, strict=True)
         ]
 
     def settle(self, text: Text, came: int) -> None:
@@ -72,34 +85,29 @@ class Speculator:
         for drafter in (*self._free, *self._priced.values()):
             drafter.leave(text)
 
-    def _draft(self, wish: Wish, rows: int, spare: int) -> Draft | None:
+    def _promise(self, wish: Wish, rows: int, spare: int) -> _Promise:
         """The most promising draft for one text; those of free drafters are judged in any case."""
-        text = wish.text
+        text, now = wish.text, len(wish.text.tokens)
         course = self._courses.setdefault(text.ticket, _Course())
         course.offered = [
             draft
             for drafter in self._free
             if (draft := drafter.propose(text, DRAFTED_MAX)) is not None
         ]
-        best = max(course.offered, key=lambda one: self._chance(text, one), default=None)
+        best = _NOTHING
+        for draft in course.offered:
+            chance = course.acceptance.chance(draft.kind, draft.prior, now)
+            if chance > best.chance:
+                best = _Promise(draft.token_ids, chance)
         for kind, drafter in self._priced.items():
-            chance = course.acceptance.chance(kind, _PRICED_PRIOR, len(text.tokens))
-            if best is not None and self._chance(text, best) >= chance:
+            chance = course.acceptance.chance(kind, _PRICED_PRIOR, now)
+            if best.chance >= chance:
                 continue
             length = self._worth(kind, Offer(chance, min(wish.most, spare)), rows)
-            if length and (draft := self._timed(kind, drafter, text, length)) is not None:
-                course.offered.append(draft)
-                best = draft
+            if length and (found := self._timed(kind, drafter, text, length)) is not None:
+                course.offered.append(found)
+                best = _Promise(found.token_ids, chance)
         return best
-
-    def _offer(self, wish: Wish, draft: Draft | None) -> Offer:
-        if draft is None:
-            return Offer(0.0, 0)
-        return Offer(self._chance(wish.text, draft), min(wish.most, len(draft.token_ids)))
-
-    def _chance(self, text: Text, draft: Draft) -> float:
-        acceptance = self._courses[text.ticket].acceptance
-        return acceptance.chance(draft.kind, draft.prior, len(text.tokens))
 
     def _worth(self, kind: str, offer: Offer, rows: int) -> int:
         """How many tokens to ask a drafter for whose time counts."""

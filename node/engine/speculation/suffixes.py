@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 MATCHED_MAX = 16
 """Matches are told apart up to this length."""
+_MANY = 32
+"""From so many new tokens on it is quicker to take them all at once."""
 
 
 class SuffixIndex:
@@ -24,10 +26,15 @@ class SuffixIndex:
         """Take in what was added to `tokens`, always the same list, since the last call."""
         for order, followed in self._followed:
             start = max(self._covered, order)
-            if start >= len(tokens):
+            if len(tokens) - start > _MANY:
+                columns = (
+                    tokens[start - back : len(tokens) - back] for back in range(order, 0, -1)
+                )
+                places = range(start, len(tokens))
+                followed.update(zip(zip(*columns, strict=True), places, strict=True))
                 continue
-            columns = (tokens[start - back : len(tokens) - back] for back in range(order, 0, -1))
-            followed.update(zip(zip(*columns, strict=True), range(start, len(tokens)), strict=True))
+            for place in range(start, len(tokens)):
+                followed[tuple(tokens[place - order : place])] = place
         self._covered = len(tokens)
 
     def find(self, tokens: Sequence[int]) -> int:
@@ -85,5 +92,5 @@ def kind_of(matched: int) -> str:
 
 
 def prior_of(matched: int) -> float:
-    """How likely the next token agrees after so many did; measured in docs/LOG.md."""
+    """How likely the next token agrees after so many did; in plain prose it is about as much."""
     return matched / (matched + 4)

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from node.engine.base import Ended, EngineRequest, Generated
+from node.engine.batch import StepBatch
+from node.engine.cache import KeyValueCache
 from node.engine.model import LlamaModel
 from node.engine.speculation.drafts import Draft, Text
 from node.engine.speculation.model_drafter import ModelDrafter
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from protocols.messages.ask import LogitBias, Sampling
+from tests.effort import THOROUGH
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_paged_identity import scatter, tiny
 
@@ -70,6 +74,18 @@ class Oracle:
 
     def leave(self, text: Text) -> None:
         pass
+
+
+class Counted(LlamaModel):
+    """Another's weights; each step takes a second of `count`, however many rows it has."""
+
+    def __init__(self, model: LlamaModel) -> None:
+        self.__dict__.update(model.__dict__)
+        self.count = 0.0
+
+    def forward(self, batch: StepBatch, cache: KeyValueCache) -> Tensor:
+        self.count += 1.0
+        return super().forward(batch, cache)
 
 
 @cache
@@ -141,8 +157,12 @@ def same(got: dict[str, list[Generated]], wanted: dict[str, list[Generated]]) ->
                 ]
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2, 1], ids=["multi_head", "grouped", "multi_query"])
-@pytest.mark.parametrize("features", SETS, ids=lambda names: "+".join(sorted(names)) or "plain")
+@pytest.mark.parametrize(
+    ("kv_heads", "features"),
+    [(heads, names) for heads in (4, 2, 1) for names in SETS if THOROUGH or heads == 2]
+    + [(heads, SETS[-1]) for heads in (4, 1) if not THOROUGH],
+    ids=str,
+)
 def test_speculated_greedy_answers_are_those_of_transformers(
     kv_heads: int, features: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +235,7 @@ def test_an_int8_cache_answers_the_same_with_drafts_as_without() -> None:
     same(generated(engine, asked), wanted)
 
 
-@pytest.mark.parametrize("step", range(1, 14, 2))
+@pytest.mark.parametrize("step", range(1, 14, 1 if THOROUGH else 4))
 def test_a_cancel_at_any_step_leaves_the_others_alone(step: int) -> None:
     model, prompts, wanted = tiny(2)
     answers = {str(n): one for n, one in enumerate(wanted)}
@@ -235,7 +255,7 @@ def test_a_cancel_at_any_step_leaves_the_others_alone(step: int) -> None:
     assert engine.statistics().pages_used == 0
 
 
-@pytest.mark.parametrize("place", range(1, TOKENS, 4))
+@pytest.mark.parametrize("place", range(1, TOKENS, 1 if THOROUGH else 6))
 def test_an_answer_ends_at_a_stop_id_among_drafts(place: int) -> None:
     model, prompts, wanted = tiny(2)
     stop = wanted[0][place]
@@ -248,7 +268,7 @@ def test_an_answer_ends_at_a_stop_id_among_drafts(place: int) -> None:
     assert engine.statistics().generated_tokens == len(tokens)
 
 
-@pytest.mark.parametrize("max_tokens", range(1, 12))
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 9])
 def test_an_answer_never_gets_longer_than_asked_for(max_tokens: int) -> None:
     model, prompts, wanted = tiny(2)
     engine = eager(model, Oracle({"a": wanted[0]}, errors=0.0))
@@ -268,12 +288,14 @@ def test_a_draft_model_changes_nothing_and_is_right_as_often_as_it_is_like_the_m
     asked = requests(prompts, SAMPLINGS[name])
     wanted = plain(model, asked)
     drafter = ModelDrafter(draft_model(noise), 1024)
-    engine = eager(model, drafter)
+    steps = Counted(model)
+    settings = EngineOptions(128, 1024)
+    engine = TorchEngine(steps, settings, drafters=[drafter], clock=lambda: steps.count)
     same(generated(engine, asked), wanted)
     statistics = engine.statistics()
     share = statistics.accepted_tokens / statistics.drafted_tokens
     assert statistics.drafted_tokens > TOKENS
-    assert share > 0.85 if noise == 0 else 0.2 < share < 0.95
+    assert share > 0.95 if noise == 0 else 0.1 < share < 0.9
     assert drafter.pages_used == 0
 
 
