@@ -64,6 +64,7 @@ class SuffixStore:
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._readers: dict[int, _Reader] = {}
         self._editions = 0
+        self._size = 0
 
     def __repr__(self) -> str:
         return f"<SuffixStore salts={len(self._shelves)} tokens={self.size}>"
@@ -71,7 +72,7 @@ class SuffixStore:
     @property
     def size(self) -> int:
         """Tokens kept."""
-        return sum(len(shelf.tokens) for shelf in self._shelves.values())
+        return self._size
 
     @property
     def is_free(self) -> bool:
@@ -103,7 +104,11 @@ class SuffixStore:
         if shelf is None:
             self._editions += 1
             shelf = self._shelves[text.salt] = _Shelf(self._shelf_tokens, self._editions << 32)
+            self._size += len(shelf.tokens)
+        before = len(shelf.tokens)
         shelf.add(text.tokens[max(0, answer - _CONTEXT) :])
+        self._size += len(shelf.tokens) - before
         self._shelves.move_to_end(text.salt)
-        while self.size > self._store_tokens and len(self._shelves) > 1:
-            self._shelves.popitem(last=False)
+        while self._size > self._store_tokens and len(self._shelves) > 1:
+            _, oldest = self._shelves.popitem(last=False)
+            self._size -= len(oldest.tokens)

@@ -88,6 +88,7 @@ def test_the_salts_that_were_not_used_lately_go_when_there_are_too_many() -> Non
     for number in range(20):
         store.leave(written([], ANSWER, 1, f"client {number}"))
         assert store.size <= 200
+        assert store.size == sum(len(shelf.tokens) for shelf in store._shelves.values())
     assert store.propose(written([], ANSWER[:8], 2, "client 0"), 1) is None
     assert store.propose(written([], ANSWER[:8], 2, "client 19"), 1) is not None
 
