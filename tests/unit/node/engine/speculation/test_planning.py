@@ -78,7 +78,7 @@ def test_costs_are_read_off_between_figures_and_carried_on_beyond_them() -> None
     costs.learn(9, 18.0)
     assert costs.seconds(5) == pytest.approx(14.0)
     assert costs.seconds(17) == pytest.approx(26.0)
-    assert costs.seconds(30) > 30.0
+    assert (costs.seconds(30) or 0.0) > 30.0
 
 
 def test_a_disturbed_step_does_not_spoil_a_figure() -> None:
@@ -103,7 +103,7 @@ def test_a_figure_that_was_never_renewed_is_forgotten() -> None:
     costs.learn(8, 900.0)
     for _ in range(200):
         costs.learn(1, 10.0)
-    assert costs.seconds(8) < 20.0
+    assert (costs.seconds(8) or 900.0) < 20.0
     for _ in range(1000):
         costs.learn(1, 10.0)
     assert costs.seconds(1) == 10.0
