@@ -16,6 +16,7 @@ from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.ports import Encoder
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
+from node.engine.base import EngineStatistics
 from node.engine.device import default_threads, describe_device
 from node.footing import Ground
 from node.gateway.access import Access
@@ -190,8 +191,21 @@ class Node:
         metrics.gauge(
             "served_tokens", "Tokens made here since start", lambda: service.served.tokens
         )
+        metrics.gauge(
+            "spec_decode_num_draft_tokens",
+            "Tokens computed ahead of their turn",
+            lambda: sum(one.drafted_tokens for one in self._engines()),
+        )
+        metrics.gauge(
+            "spec_decode_num_accepted_tokens",
+            "Tokens computed ahead of their turn that were right",
+            lambda: sum(one.accepted_tokens for one in self._engines()),
+        )
         metrics.gauge("peers", "Nodes known", self._count_peers)
         return metrics
+
+    def _engines(self) -> list[EngineStatistics]:
+        return [model.statistics() for model in self._matter.models.values()]
 
     def _count_peers(self) -> int:
         now = self._ground.clock.now()
@@ -215,6 +229,7 @@ class Node:
             service=self.service,
             metrics=self.metrics,
             device=lambda: describe_device(self._matter.threads),
+            engines=self._engines,
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,
         )

@@ -96,6 +96,9 @@ class EngineConfig:
     kernels: Kernels = setting(  # noqa: RUF009 - a field of a frozen class
         "auto", "compiled kernels (not for fp32) or torch's; auto: compiled where they work"
     )
+    speculation: Literal["auto", "off"] = setting(
+        "auto", "guess tokens and compute several at once where that saves time"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class NodeState(Struct, frozen=True):
     served_tokens: int
     encoder: str
     """Digest of the sentence encoder, or empty: then `auto` always means the plain base."""
+    drafted_tokens: int = 0
+    """Tokens that the models guessed and computed ahead of their turn."""
+    accepted_tokens: int = 0
+    """Those of them that were right: so many steps were saved."""
 
 
 class PeerState(Struct, frozen=True):

@@ -5,12 +5,13 @@ Knows every part of the node; must not know HTTP or the command line. What conce
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from node import state as shapes
+from node.engine.base import EngineStatistics
 from node.metrics import Metrics
 from node.presence import Presence
 from node.presences import Presences
@@ -45,6 +46,7 @@ class Parts:
     device: Callable[[], shapes.DeviceState]
     api_url: Callable[[], str]
     clock: Clock
+    engines: Callable[[], Sequence[EngineStatistics]] = tuple
 
 
 class LiveView(SwarmView):
@@ -80,6 +82,8 @@ class LiveView(SwarmView):
             served_requests=parts.service.served.requests,
             served_tokens=parts.service.served.tokens,
             encoder=facts.encoder,
+            drafted_tokens=sum(one.drafted_tokens for one in parts.engines()),
+            accepted_tokens=sum(one.accepted_tokens for one in parts.engines()),
         )
 
     def peers(self, swarm: str | None = None) -> shapes.PeersState:

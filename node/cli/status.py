@@ -63,6 +63,7 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
         ("hosting", hosted or "nothing"),
         ("knows", f"{state.known_peers} peers, {state.known_specialists} specialists"),
         ("served", f"{state.served_requests} requests, {state.served_tokens} tokens"),
+        ("drafts", f"{state.accepted_tokens} of {state.drafted_tokens} tokens were right"),
         ("router", "by sentence encoder" if state.encoder else "auto means the plain base"),
         ("API", f"{state.api_url}/v1"),
         ("web", f"{state.api_url}/"),

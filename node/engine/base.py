@@ -116,8 +116,10 @@ class EngineStatistics:
 
     `prompt_tokens` counts each token that was given once, found in the cache or computed;
     `prefix_hit_tokens` those that were not computed because the cache had them, also when a
-    preempted request came back. Pages hold `cache_tokens_total / pages_total` tokens each:
-    `pages_used` by running requests, `pages_cached` kept for those that may come.
+    preempted request came back. Of `drafted_tokens`, guessed and computed ahead of their turn,
+    `accepted_tokens` were right: so many steps were saved. Pages hold
+    `cache_tokens_total / pages_total` tokens each: `pages_used` by running requests,
+    `pages_cached` kept for those that may come.
     """
 
     running: int
@@ -131,6 +133,8 @@ class EngineStatistics:
     pages_total: int = 0
     prefix_hit_tokens: int = 0
     preemptions: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Engine(Protocol):

@@ -17,14 +17,15 @@ class Chunk:
     """Tokens of one sequence that go through the model together.
 
     The first of `token_ids` has position `position`. `pages` is the sequence's block table: the
-    keys and values of position p lie in page `pages[p // PAGE_SIZE]`. `adapter` is a handle of an
-    `AdapterSet` (-1: none) that applies from position `adapter_from` on.
+    keys and values of position p lie in page `pages[p // PAGE_SIZE]`. The last `logits` tokens want
+    to know what comes next. `adapter` is a handle of an `AdapterSet` (-1: none) that applies from
+    position `adapter_from` on.
     """
 
     token_ids: Sequence[int]
     position: int
     pages: Sequence[int]
-    wants_logits: bool
+    logits: int
     adapter: int = -1
     adapter_from: int = 0
 
@@ -78,8 +79,7 @@ def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
         token_ids += chunk.token_ids
         positions += range(chunk.position, chunk.seen)
         slots += _slots(chunk)
-        if chunk.wants_logits:
-            logit_rows.append(len(token_ids) - 1)
+        logit_rows += range(len(token_ids) - chunk.logits, len(token_ids))
         spans.append(_span(chunk, start, dtype))
     return StepBatch(
         token_ids=torch.tensor(token_ids),

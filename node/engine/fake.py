@@ -11,6 +11,9 @@ from hashlib import blake2b
 from node.engine.base import EngineRequest, EngineStatistics, StepOutput, TokenLikelihood
 from node.engine.outputs import with_likelihoods
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.speculation.drafts import Speculation
+
+_SURE = TokenLikelihood(0.0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class FakeEngine:
     is always sure, whatever penalties and matchers say.
     """
 
-    def __init__(self, options: FakeOptions) -> None:
+    def __init__(self, options: FakeOptions, speculation: Speculation | None = None) -> None:
         self._options = options
         self._limits = SchedulerLimits(
             context_length=options.context_length,
@@ -49,7 +52,7 @@ class FakeEngine:
             vocabulary_size=options.vocabulary_size,
             is_cache_shared=options.is_cache_shared,
         )
-        self._scheduler = Scheduler(self._limits)
+        self._scheduler = Scheduler(self._limits, speculation)
         self.is_closed = False
 
     @property
@@ -70,11 +73,7 @@ class FakeEngine:
         outputs: list[StepOutput] = [*self._scheduler.ended_on_arrival()]
         for _ in range(self._options.tokens_per_step):
             work = self._scheduler.schedule()
-            tokens = [
-                self._token(item.sequence.request, item.sequence.answer_length)
-                for item in work
-                if item.wants_token
-            ]
+            tokens = [self._tokens(item) for item in work if item.wants_token]
             sure = _sure_of(work)
             outputs += with_likelihoods(self._scheduler.advance(work, tokens), sure)
         return outputs
@@ -92,6 +91,16 @@ class FakeEngine:
         """Remember that it was closed."""
         self.is_closed = True
 
+    def _tokens(self, item: Work) -> list[int]:
+        """As `selection.follow`: drafts as far as they are right, and one more."""
+        start = item.sequence.answer_length
+        tokens: list[int] = []
+        for depth, guess in enumerate([*item.drafts, None]):
+            tokens.append(self._token(item.sequence.request, start + depth))
+            if tokens[-1] != guess:
+                break
+        return tokens
+
     def _token(self, request: EngineRequest, position: int) -> int:
         seed = request.sampling.seed if request.sampling.temperature > 0 else -1
         return fake_token(request.prompt, position, seed, self._options.vocabulary_size)
@@ -99,7 +108,8 @@ class FakeEngine:
 
 def _sure_of(work: Sequence[Work]) -> dict[tuple[str, int], TokenLikelihood]:
     return {
-        (item.sequence.request.request_id, item.sequence.answer_length): TokenLikelihood(0.0, ())
+        (item.sequence.request.request_id, item.sequence.answer_length + depth): _SURE
         for item in work
-        if item.wants_token and item.sequence.request.sampling.logprobs is not None
+        if item.sequence.request.sampling.logprobs is not None
+        for depth in range(item.logits)
     }

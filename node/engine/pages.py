@@ -150,6 +150,15 @@ class PageBook:
             table.committed = (index + 1) * PAGE_SIZE
         return table.committed - before
 
+    def next_names(self, table: BlockTable, tokens: Sequence[int], count: int) -> list[bytes]:
+        """The names of the pages that the next `count` of `tokens` begin, go on with or fill.
+
+        Only of pages that others could match: those that `tokens` fill and go beyond.
+        """
+        first, last = table.committed // PAGE_SIZE, (table.committed + count - 1) // PAGE_SIZE
+        most = (len(tokens) - 1) // PAGE_SIZE
+        return [self._digest(table, tokens, index) for index in range(first, min(last + 1, most))]
+
     def grow(self, table: BlockTable, tokens: int) -> bool:
         """Give `table` pages for `tokens` tokens in all; False, changing nothing, for want of them.
 
@@ -181,6 +190,16 @@ class PageBook:
                 self._published[digest] = page
                 self._digests[page] = digest
                 self._tokens[page] = _content(tokens, index)
+
+    def trim(self, table: BlockTable, tokens: int) -> None:
+        """Take back the pages that `table` has beyond those for `tokens` tokens.
+
+        `tokens` is not below what is committed: what goes was never published.
+        """
+        if tokens < table.committed:
+            raise ValueError("the keys and values of committed tokens stay")
+        while len(table.pages) > pages_for(tokens):
+            self._drop(table.pages.pop())
 
     def release(self, table: BlockTable) -> None:
         """Take all pages back; the published ones can be found until they are needed."""

@@ -5,7 +5,6 @@ Knows the forward pass; must not know text or files.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -42,9 +41,8 @@ def _surprise(model: LlamaModel, ids: Sequence[int]) -> float:
     total = 0.0
     for start in range(0, len(ids), _STEP):
         stop = min(start + _STEP, len(ids))
-        chunk = Chunk(ids[start:stop], start, pages, wants_logits=True)
-        batch = build_batch([chunk], model.dtype)
-        logits = model.forward(replace(batch, logit_rows=torch.arange(stop - start)), cache)
+        chunk = Chunk(ids[start:stop], start, pages, logits=stop - start)
+        logits = model.forward(build_batch([chunk], model.dtype), cache)
         following = torch.tensor(ids[start + 1 : stop + 1])
         known = logits[: len(following)].log_softmax(dim=-1)
         total -= float(known.gather(1, following.unsqueeze(1)).sum())

@@ -9,7 +9,7 @@ always ends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node.engine.base import (
     AdapterUse,
@@ -21,6 +21,7 @@ from node.engine.base import (
 )
 from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
 from node.engine.shares import Shares
+from node.engine.speculation.drafts import DRAFTED_MAX, Speculation, Wish
 from protocols.errors import ProtocolError, TooLong, Unsupported
 
 
@@ -66,6 +67,11 @@ class TokenSequence:
         return self.table.committed
 
     @property
+    def salt(self) -> str:
+        """Only sequences of the same salt may learn anything from each other."""
+        return self.table.scope.salt
+
+    @property
     def left(self) -> int:
         """How many of `tokens` must be computed before the next one can be chosen."""
         return len(self.tokens) - self.table.committed
@@ -85,27 +91,35 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The next `count` tokens of a sequence.
+    """The next `count` tokens of a sequence, and guesses at those after them.
 
     `wants_token` says that they are the last ones known, so that the model says what comes next.
+    Only then there may be `drafts`.
     """
 
     sequence: TokenSequence
     count: int
     wants_token: bool
+    drafts: tuple[int, ...] = ()
 
     @property
     def token_ids(self) -> list[int]:
-        """The tokens to compute."""
+        """The tokens to compute, drafts included."""
         start = self.sequence.computed
-        return self.sequence.tokens[start : start + self.count]
+        return [*self.sequence.tokens[start : start + self.count], *self.drafts]
+
+    @property
+    def logits(self) -> int:
+        """After how many of the last tokens the model has to say what comes next."""
+        return 1 + len(self.drafts) if self.wants_token else 0
 
 
 class Scheduler:
     """Call `schedule`, run the work, give the new tokens to `advance`; `submit` at any time."""
 
-    def __init__(self, limits: SchedulerLimits) -> None:
+    def __init__(self, limits: SchedulerLimits, speculation: Speculation | None = None) -> None:
         self._limits = limits
+        self._speculation = speculation
         self._book = PageBook(pages_for(limits.cache_tokens))
         self._shares = Shares()
         self._waiting: dict[str, TokenSequence] = {}
@@ -116,6 +130,8 @@ class Scheduler:
         self._generated_tokens = 0
         self._hit_tokens = 0
         self._preemptions = 0
+        self._drafted_tokens = 0
+        self._accepted_tokens = 0
 
     def __repr__(self) -> str:
         return f"<Scheduler running={len(self._running)} waiting={len(self._waiting)}>"
@@ -156,7 +172,7 @@ class Scheduler:
         return ended
 
     def schedule(self) -> list[Work]:
-        """Admit what fits, then one token of every answer under way, then chunks of prompts."""
+        """Admit what fits; one token of every answer under way, chunks of prompts, then drafts."""
         self._admit()
         inside = sorted(self._running.values(), key=self._turn)
         work: list[Work] = []
@@ -165,26 +181,34 @@ class Scheduler:
                 work.append(Work(sequence, 1, wants_token=True))
         budget = self._limits.step_tokens
         room = max(budget - len(work), budget // 4, 1)
+        begun: set[bytes] = set()
         for sequence in inside:
             if sequence.left > 1 and self._is_running(sequence) and room:
                 self._hit_tokens += self._book.match(sequence.table, sequence.tokens)
+                if not begun.isdisjoint(self._names(sequence, 1)):
+                    # Another one computes this very page now; it will be there in the next step.
+                    continue
                 count = self._make_room(sequence, min(room, sequence.left))
                 if count:
+                    begun |= self._names(sequence, count)
                     work.append(Work(sequence, count, wants_token=count == sequence.left))
                     room -= count
         # A later entry may have taken the pages of an earlier one.
-        return [item for item in work if self._is_running(item.sequence)]
+        work = [item for item in work if self._is_running(item.sequence)]
+        return self._with_drafts(work)
 
-    def advance(self, work: Sequence[Work], new_tokens: Sequence[int]) -> list[StepOutput]:
-        """Record that `work` was run; `new_tokens` has one id for each that `wants_token`."""
-        fresh = iter(new_tokens)
+    def advance(self, work: Sequence[Work], chosen: Sequence[Sequence[int]]) -> list[StepOutput]:
+        """Record that `work` was run.
+
+        `chosen` has the new tokens of each item that `wants_token`: as many of its drafts as were
+        right, in order, and one more.
+        """
+        fresh = iter(chosen)
         outputs: list[StepOutput] = []
         for item in work:
-            token_id = next(fresh) if item.wants_token else None
+            tokens = next(fresh) if item.wants_token else ()
             if self._is_running(item.sequence):
-                self._commit(item.sequence, item.count)
-                if token_id is not None:
-                    outputs += self._take(item.sequence, token_id)
+                outputs += self._record(item, tokens)
         return outputs
 
     def statistics(self) -> EngineStatistics:
@@ -201,6 +225,8 @@ class Scheduler:
             pages_total=self._book.total,
             prefix_hit_tokens=self._hit_tokens,
             preemptions=self._preemptions,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
     def _check(self, request: EngineRequest) -> None:
@@ -275,18 +301,74 @@ class Scheduler:
         self._waiting[sequence.request.request_id] = sequence
         self._preemptions += 1
 
+    def _names(self, sequence: TokenSequence, count: int) -> set[bytes]:
+        return set(self._book.next_names(sequence.table, sequence.tokens, count))
+
+    def _with_drafts(self, work: list[Work]) -> list[Work]:
+        """Drafts take what is left of the budget, and pages that nobody must give up for them.
+
+        A step that reads prompts has none: whoever waits for a first token waits for that step.
+        """
+        spare = self._limits.step_tokens - len(work)
+        is_reading = any(item.count > 1 or not item.wants_token for item in work)
+        if self._speculation is None or is_reading or spare < 1 or not work:
+            return work
+        wishes = [Wish(item.sequence, self._draft_room(item.sequence)) for item in work]
+        drafts = self._speculation.plan(wishes, spare)
+        return [self._drafted(*pair) for pair in zip(work, drafts, strict=True)]
+
+    def _draft_room(self, sequence: TokenSequence) -> int:
+        """With all drafts right there is one token more; that must not be one too many."""
+        return min(DRAFTED_MAX, sequence.request.max_tokens - sequence.answer_length - 1)
+
+    def _drafted(self, item: Work, drafts: Sequence[int]) -> Work:
+        """With as many of `drafts` as make sense and have room.
+
+        An id that ends the answer is never drafted: nothing may be asked about what follows it.
+        """
+        sequence = item.sequence
+        room = self._book.room(sequence.table) - item.count
+        usable: list[int] = []
+        for token_id in drafts[: max(0, min(room, self._draft_room(sequence)))]:
+            is_known = 0 <= token_id < self._limits.vocabulary_size
+            if not is_known or token_id in sequence.request.stop_ids:
+                break
+            usable.append(token_id)
+        if not usable:
+            return item
+        self._book.grow(sequence.table, sequence.computed + item.count + len(usable))
+        return replace(item, drafts=tuple(usable))
+
+    def _record(self, item: Work, chosen: Sequence[int]) -> list[StepOutput]:
+        """Take the new tokens, then publish what is known to be right; drafts that were not go."""
+        sequence = item.sequence
+        accepted = max(0, len(chosen) - 1)
+        if tuple(chosen[:-1]) != item.drafts[:accepted]:
+            raise ValueError("a token was chosen after a draft that was wrong")
+        outputs = [one for token_id in chosen for one in self._take(sequence, token_id)]
+        self._commit(sequence, item.count + accepted)
+        self._shares.charge(sequence.request.client, item.count + len(item.drafts))
+        self._drafted_tokens += len(item.drafts)
+        self._accepted_tokens += accepted
+        if self._speculation is not None:
+            self._speculation.settle(sequence, sum(isinstance(o, Generated) for o in outputs))
+        if outputs and isinstance(outputs[-1], Ended):
+            self._leave(sequence)
+        elif item.drafts:
+            self._book.trim(sequence.table, len(sequence.tokens))
+        return outputs
+
     def _commit(self, sequence: TokenSequence, count: int) -> None:
         self._book.commit(sequence.table, sequence.tokens, count)
-        self._shares.charge(sequence.request.client, count)
         given = len(sequence.request.prompt) + len(sequence.request.delivered)
         read = min(given, sequence.computed)
         self._prompt_tokens += max(0, read - sequence.prompt_read)
         sequence.prompt_read = max(read, sequence.prompt_read)
 
     def _take(self, sequence: TokenSequence, token_id: int) -> list[StepOutput]:
+        """What there is to tell about a new token; the answer ends with `Ended`."""
         request = sequence.request
         if token_id in request.stop_ids:
-            self._leave(sequence)
             return [Ended(request.request_id, "stop")]
         outputs: list[StepOutput] = [
             Generated(request.request_id, sequence.answer_length, token_id)
@@ -294,7 +376,6 @@ class Scheduler:
         sequence.tokens.append(token_id)
         self._generated_tokens += 1
         if sequence.answer_length >= request.max_tokens:
-            self._leave(sequence)
             outputs.append(Ended(request.request_id, "length"))
         return outputs
 
@@ -303,3 +384,5 @@ class Scheduler:
         self._running.pop(sequence.request.request_id, None)
         self._waiting.pop(sequence.request.request_id, None)
         self._shares.leave(sequence.request.client)
+        if self._speculation is not None:
+            self._speculation.leave(sequence)

@@ -52,6 +52,32 @@ def select(logits: Tensor, request: EngineRequest, answer: Sequence[int]) -> Sel
     return Selection(token_id, likelihood(logits, token_id, sampling.logprobs))
 
 
+def follow(
+    logits: Tensor,
+    likeliest: Sequence[int],
+    request: EngineRequest,
+    answer: Sequence[int],
+    drafts: Sequence[int],
+) -> list[Selection]:
+    """The tokens that follow `answer`: of `drafts` those that are right, and one more.
+
+    Row i of `logits` [drafts + 1, vocabulary] comes after `answer` and i drafts, and `likeliest[i]`
+    is its largest. Each token is chosen as if there were no drafts, with the random number of its
+    own position, and the next row counts only if the draft was that token (sample and match, as in
+    SpecExec, arXiv 2406.02532). So drafts change nothing but the time it takes.
+    """
+    chosen: list[Selection] = []
+    so_far = list(answer)
+    for row, guess in enumerate([*drafts, None]):
+        chosen.append(
+            Selection(likeliest[row]) if is_plain(request) else select(logits[row], request, so_far)
+        )
+        if chosen[-1].token_id != guess:
+            break
+        so_far.append(chosen[-1].token_id)
+    return chosen
+
+
 def likelihood(logits: Tensor, token_id: int, count: int) -> TokenLikelihood:
     """Of `token_id` and the `count` likeliest, from the model's own `logits` [vocabulary]."""
     logprobs = logits.double().log_softmax(0)

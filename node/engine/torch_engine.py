@@ -3,8 +3,10 @@
 Knows how scheduler, model, cache and sampling fit together; must not know files, text or threads.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +18,14 @@ from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
 from node.engine.runner import RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
-from node.engine.selection import Selection, is_plain, select
+from node.engine.selection import Selection, follow
+from node.engine.speculation.costs import StepCosts
+from node.engine.speculation.drafts import Drafter
+from node.engine.speculation.lookup import PromptLookup
+from node.engine.speculation.speculator import Speculator
+from node.engine.speculation.store import SuffixStore
+
+SpeculationChoice = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,7 @@ class EngineOptions:
 
     0 threads leaves torch's setting. torch has one setting for the whole process, so the last
     engine built decides. `is_cache_quantised` keeps keys and values in int8 (`KeyValueCache`).
+    `speculation` `auto` computes guessed tokens where that saves time (`Speculator`).
     """
 
     context_length: int
@@ -35,17 +45,25 @@ class EngineOptions:
     model: str = ""
     is_cache_shared: bool = False
     is_cache_quantised: bool = False
+    speculation: SpeculationChoice = "auto"
 
 
 class TorchEngine:
     """Implements `node.engine.base.Engine` with a model and its cache on the CPU."""
 
     def __init__(
-        self, model: RunnableModel, options: EngineOptions, adapters: AdapterSet | None = None
+        self,
+        model: RunnableModel,
+        options: EngineOptions,
+        adapters: AdapterSet | None = None,
+        *,
+        drafters: Sequence[Drafter] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Reserve the cache. `options.context_length` must be within the model's positions.
 
-        Requests can have those `adapters` that are loaded when they come.
+        Requests can have those `adapters` that are loaded when they come. `drafters` guess besides
+        those that every engine has; `clock`, in seconds, is for learning what steps cost.
         """
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -61,9 +79,15 @@ class TorchEngine:
             model=options.model,
             is_cache_shared=options.is_cache_shared,
         )
-        self._scheduler = Scheduler(self._limits)
         self._adapters = adapters or AdapterSet(model.config, model.dtype)
         self._uses = AdapterUses(self._adapters)
+        self._clock = clock
+        self._costs = StepCosts()
+        speculation = None
+        if options.speculation == "auto":
+            drafters = (PromptLookup(), SuffixStore(), *drafters)
+            speculation = Speculator(drafters, self._costs, clock)
+        self._scheduler = Scheduler(self._limits, speculation)
 
     def __repr__(self) -> str:
         return f"<TorchEngine {self._scheduler!r}>"
@@ -97,8 +121,8 @@ class TorchEngine:
             key=lambda item: self._uses.order(item.sequence.request.request_id),
         )
         if work:
-            logits = self._run(work)
-            chosen = _sample(logits, [item for item in work if item.wants_token])
+            scores = self._run(work)
+            chosen = _sample(scores, work)
             outputs += _advance(self._scheduler, work, chosen)
         for output in outputs:
             if isinstance(output, Ended):
@@ -120,50 +144,72 @@ class TorchEngine:
         if runner is not None:
             runner.close()
 
-    def _run(self, work: Sequence[Work]) -> Tensor:
-        """Logits `[rows, vocabulary]`, a row for each item that wants a token."""
+    def _run(self, work: Sequence[Work]) -> "_Scores":
+        """Run the model, and note what that took if it was a step without chunks of prompts."""
         if self._runner is None:
             raise EngineFailed("The engine was closed.")
+        started = self._clock()
         chunks = [
             Chunk(
                 token_ids=item.token_ids,
                 position=item.sequence.computed,
                 pages=item.sequence.table.pages,
-                wants_logits=item.wants_token,
+                logits=item.logits,
                 adapter=self._uses.handle(item.sequence.request.request_id),
                 adapter_from=item.sequence.table.scope.adapter_from,
             )
             for item in work
         ]
-        return self._runner.run(chunks, self._adapters.plan(adapter_column(chunks)))
+        scores = _scores(self._runner.run(chunks, self._adapters.plan(adapter_column(chunks))))
+        if all(item.count == 1 for item in work):
+            self._costs.learn(sum(1 + len(item.drafts) for item in work), self._clock() - started)
+        return scores
 
 
-def _sample(logits: Tensor, work: Sequence[Work]) -> list[Selection]:
-    """One token for each row of `logits` [rows, vocabulary]; greedy rows are taken at once."""
-    if not work:
-        return []
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """`logits` [rows, vocabulary] and the id of the largest in each row."""
+
+    logits: Tensor
+    likeliest: list[int]
+
+
+def _scores(logits: Tensor) -> _Scores:
+    """`EngineFailed` if a row is not numbers."""
+    if not len(logits):
+        return _Scores(logits, [])
     best, tokens = logits.max(dim=-1)
     # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
     if not bool(torch.isfinite(best).all()):
         raise EngineFailed("The model's output is not a number: its weights may be damaged.")
-    chosen = [Selection(token_id) for token_id in tokens.tolist()]
-    for row, item in enumerate(work):
-        request = item.sequence.request
-        if not is_plain(request):
+    return _Scores(logits, tokens.tolist())
+
+
+def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
+    """The new tokens of each item that wants one."""
+    chosen: list[list[Selection]] = []
+    start = 0
+    for item in work:
+        stop = start + item.logits
+        if item.wants_token:
+            request = item.sequence.request
             answer = item.sequence.tokens[len(request.prompt) :]
-            chosen[row] = select(logits[row], request, answer)
+            logits, likeliest = scores.logits[start:stop], scores.likeliest[start:stop]
+            chosen.append(follow(logits, likeliest, request, answer, item.drafts))
+        start = stop
     return chosen
 
 
 def _advance(
-    scheduler: Scheduler, work: Sequence[Work], chosen: Sequence[Selection]
+    scheduler: Scheduler, work: Sequence[Work], chosen: Sequence[Sequence[Selection]]
 ) -> list[StepOutput]:
     """`Scheduler.advance`, and the likelihoods on the tokens of those who asked."""
     wanting = [item.sequence for item in work if item.wants_token]
     found = {
-        (sequence.request.request_id, sequence.answer_length): selection.likelihood
-        for sequence, selection in zip(wanting, chosen, strict=True)
+        (sequence.request.request_id, sequence.answer_length + depth): selection.likelihood
+        for sequence, selections in zip(wanting, chosen, strict=True)
+        for depth, selection in enumerate(selections)
         if selection.likelihood is not None
     }
-    outputs = scheduler.advance(work, [selection.token_id for selection in chosen])
-    return with_likelihoods(outputs, found)
+    tokens = [[selection.token_id for selection in selections] for selections in chosen]
+    return with_likelihoods(scheduler.advance(work, tokens), found)

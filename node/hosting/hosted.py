@@ -16,7 +16,7 @@ from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics
 from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
-from node.engine.torch_engine import EngineOptions, TorchEngine
+from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels
@@ -44,6 +44,7 @@ class HostedSpec:
     An empty `specialist` takes the file's own name. `slots` answers run at a time, each of up to
     `context_length` tokens (0, or more than the model was made for: as many as that). `threads` 0
     leaves torch's choice. `precision` `auto` is the best that fits into free memory.
+    `speculation` is that of `EngineOptions`.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class HostedSpec:
     context_length: int = 2048
     threads: int = 0
     kernels: KernelSettings = field(default_factory=KernelSettings)
+    speculation: SpeculationChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         cache_tokens=cache_tokens,
         running=spec.slots,
         threads=spec.threads,
+        speculation=spec.speculation,
         model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
     return HostedModel(

@@ -45,6 +45,7 @@ async def load_models(
                 context_length=one.context,
                 threads=engine.threads,
                 kernels=KernelSettings(engine.kernels, paths.kernels),
+                speculation=engine.speculation,
             )
             base = bases[spec] = bases.get(spec) or await load_model(spec)
             model = await _specialist(base, one)

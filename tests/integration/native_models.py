@@ -98,7 +98,7 @@ def all_logits(
     rows, done = [], 0
     for step in steps:
         part = ids[done : done + step]
-        rows.append(runner.logits([Chunk(part, done, pages, True)], range(len(part))))
+        rows.append(runner.logits([Chunk(part, done, pages, 1)], range(len(part))))
         done += len(part)
     assert done == len(ids)
     return torch.cat(rows)

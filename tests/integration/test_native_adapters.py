@@ -60,7 +60,7 @@ def batch_of(handles: list[int], step: int = 0) -> list[Chunk]:
         part, position = ([ids[-1]], len(ids)) if step else (ids, 0)
         pages = range(number * PAGES, (number + 1) * PAGES)
         start = POSITION if number == 1 else 0
-        chunks.append(Chunk(part, position, pages, True, adapter=handle, adapter_from=start))
+        chunks.append(Chunk(part, position, pages, 1, adapter=handle, adapter_from=start))
     return chunks
 
 
@@ -132,10 +132,10 @@ def test_two_rows_of_one_adapter_in_parts(library: NativeLibrary) -> None:
     handle = adapters.acquire(ADAPTERS[3].digest)
     runner = native(library, CONFIG, "bf16").open(2 * POSITIONS)
     ids, pages = tokens_of(CONFIG, 300), range(PAGES)
-    whole = run_native(runner, adapters, [Chunk(ids, 0, pages, True, adapter=handle)])
+    whole = run_native(runner, adapters, [Chunk(ids, 0, pages, 1, adapter=handle)])
     done, parts = 0, whole
     for count in (1, 7, 9, 200, 83):
-        part = Chunk(ids[done : done + count], done, pages, True, adapter=handle)
+        part = Chunk(ids[done : done + count], done, pages, 1, adapter=handle)
         parts = run_native(runner, adapters, [part])
         done += count
     assert done == 300

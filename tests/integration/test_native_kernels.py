@@ -62,7 +62,7 @@ def _near_the_referee(library: NativeLibrary, shape: str, precision: Precision) 
     config = SHAPES[shape]
     ids = tokens_of(config, 300)
     model = referee(config, precision)
-    batch = build_batch([Chunk(ids, 0, range(PAGES), True)], torch.float32)
+    batch = build_batch([Chunk(ids, 0, range(PAGES), 1)], torch.float32)
     every = replace(batch, logit_rows=torch.arange(len(ids)))
     wanted = model.forward(every, KeyValueCache(config, POSITIONS, torch.float32))
     runner = native(library, config, precision).open(POSITIONS)
@@ -119,14 +119,14 @@ def _beside_others(runner: object, ids: Sequence[int], config: LlamaConfig) -> t
     """The last logits of `ids` in a batch with a long prompt and two answers."""
     assert hasattr(runner, "run")
     at = [range(i * PAGES, (i + 1) * PAGES) for i in range(4)]
-    runner.run([Chunk(ids[:-1], 0, at[0], False), Chunk(ids[:40], 0, at[1], False)])
+    runner.run([Chunk(ids[:-1], 0, at[0], 0), Chunk(ids[:40], 0, at[1], 0)])
     others = tokens_of(config, 130, seed=9)
     logits: torch.Tensor = runner.run(
         [
-            Chunk(ids[40:41], 40, at[1], True),
-            Chunk(others, 0, at[2], False),
-            Chunk(ids[-1:], len(ids) - 1, at[0], True),
-            Chunk(others[:3], 0, at[3], True),
+            Chunk(ids[40:41], 40, at[1], 1),
+            Chunk(others, 0, at[2], 0),
+            Chunk(ids[-1:], len(ids) - 1, at[0], 1),
+            Chunk(others[:3], 0, at[3], 1),
         ]
     )
     return logits[1:2]
@@ -144,7 +144,7 @@ def test_tile_registers_add_up_to_the_same_bits(
     single = [all_logits(runner, ids, [1], range(PAGES)) for runner in (with_tiles, without)]
     assert torch.equal(*single)
     many = tokens_of(config, 64)
-    chunks = [Chunk([token], 0, [page], True) for page, token in enumerate(many[:PAGES])]
+    chunks = [Chunk([token], 0, [page], 1) for page, token in enumerate(many[:PAGES])]
     assert torch.equal(with_tiles.run(chunks), without.run(chunks))
     with_tiles.close()
     without.close()
@@ -244,13 +244,13 @@ def test_nothing_outside_is_read(library: NativeLibrary) -> None:
     config = config_of(6, 2, 32)
     runner = native(library, config, "int4").open(64)
     for chunk in (
-        Chunk([config.vocabulary_size], 0, [0], True),
-        Chunk([-1], 0, [0], True),
-        Chunk([1], 0, [4], True),
-        Chunk([1], 0, [-1], True),
-        Chunk([1], 16, [0], True),
-        Chunk([1], POSITIONS, range(PAGES + 1), True),
-        Chunk([], 0, [], True),
+        Chunk([config.vocabulary_size], 0, [0], 1),
+        Chunk([-1], 0, [0], 1),
+        Chunk([1], 0, [4], 1),
+        Chunk([1], 0, [-1], 1),
+        Chunk([1], 16, [0], 1),
+        Chunk([1], POSITIONS, range(PAGES + 1), 1),
+        Chunk([], 0, [], 1),
     ):
         with pytest.raises(ValueError, match=r"position|token|pages"):
             runner.run([chunk])

@@ -1,4 +1,10 @@
-"""The scheduler over a cache that remembers what was written where, with cancels at any moment."""
+"""The scheduler over a cache that remembers what was written where, with cancels at any moment.
+
+Some answers are drafted ahead, rightly and wrongly.
+"""
+
+import random
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -14,6 +20,7 @@ from node.engine.base import Ended, EngineRequest, Generated
 from node.engine.fake import fake_token
 from node.engine.pages import PAGE_SIZE
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.speculation.drafts import Text, Wish
 from protocols.messages.ask import Sampling
 from tests.effort import examples
 
@@ -21,6 +28,37 @@ VOCABULARY = 20
 CONTEXT = 100
 STEMS = ([1] * 70, [1] * 20 + [2] * 50, [3] * 70)
 STEPS_MAX = 5_000
+
+
+class Guesses:
+    """Drafts what will come, up to a first mistake at random; checks that it is told everything."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.texts: dict[int, int] = {}
+
+    def plan(self, wishes: Sequence[Wish], spare: int) -> list[list[int]]:
+        return [self.draft(wish, spare // len(wishes)) for wish in wishes]
+
+    def draft(self, wish: Wish, most: int) -> list[int]:
+        text, rng = wish.text, self.rng
+        known = len(text.tokens)
+        assert self.texts.setdefault(text.ticket, known) == known
+        start, prompt = known - len(text.request.prompt), text.request.prompt
+        right = [_token(prompt, start + n) for n in range(rng.randrange(most + 1))]
+        cut = rng.randrange(len(right) + 1)
+        # Also ids that are none, and more than was wished for: both must do no harm.
+        wrong = rng.choices([-1, 5, VOCABULARY, *range(VOCABULARY)], k=rng.randrange(4))
+        return (right[:cut] + wrong)[:most] if rng.random() < 0.5 else right
+
+    def settle(self, text: Text, came: int) -> None:
+        if text.ticket in self.texts:
+            self.texts[text.ticket] += came
+            assert self.texts[text.ticket] == len(text.tokens)
+        self.texts[text.ticket] = len(text.tokens)
+
+    def leave(self, text: Text) -> None:
+        self.texts.pop(text.ticket, None)
 
 
 class Requests(RuleBasedStateMachine):
@@ -34,16 +72,21 @@ class Requests(RuleBasedStateMachine):
         step_tokens=st.integers(1, 50),
         cache_tokens=st.integers(20, 200),
         is_shared=st.booleans(),
+        seed=st.integers(0, 99),
     )
-    def build(self, running: int, step_tokens: int, cache_tokens: int, *, is_shared: bool) -> None:
+    def build(
+        self, running: int, step_tokens: int, cache_tokens: int, *, is_shared: bool, seed: int
+    ) -> None:
         self.limits = SchedulerLimits(
             CONTEXT, cache_tokens, running, step_tokens, VOCABULARY, "m", is_shared
         )
-        self.scheduler = Scheduler(self.limits)
-        self.memory: dict[int, object] = {}
+        self.guesses = Guesses(seed)
+        self.scheduler = Scheduler(self.limits, self.guesses if seed % 3 else None)
+        self.memory: dict[int, tuple[str, tuple[int, ...]]] = {}
         self.inside: dict[str, EngineRequest] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0
+        self.generated = 0
 
     @precondition(lambda self: len(self.inside) < 12)
     @rule(
@@ -101,13 +144,14 @@ class Requests(RuleBasedStateMachine):
         if cancelled is not None:
             outputs = [one for one in outputs if one.request_id != cancelled]
             self.forget(cancelled)
-        outputs += self.scheduler.advance(work, [t for t in tokens if t is not None])
+        outputs += self.scheduler.advance(work, [t for t in tokens if t])
         for output in outputs:
             assert output.request_id in self.inside, "an output after the end, or a cancel"
             match output:
                 case Generated(request_id, position, token_id):
                     assert position == len(self.answers[request_id])
                     self.answers[request_id].append(token_id)
+                    self.generated += 1
                 case Ended(request_id):
                     one = self.inside.pop(request_id)
                     wanted = [_token(one.prompt, p) for p in range(one.max_tokens)]
@@ -119,25 +163,36 @@ class Requests(RuleBasedStateMachine):
         budget = self.limits.step_tokens
         assert sum(chunks) <= max(budget, budget // 4, 1)
         assert sum(item.count for item in work) <= budget + self.limits.running
+        if any(item.drafts for item in work):
+            assert sum(item.count + len(item.drafts) for item in work) <= budget
+            assert not chunks
         if self.inside and not work:
             # Only requests that ended on arrival need no work.
             assert not self.scheduler.statistics().running
 
-    def compute(self, item: Work) -> int | None:
-        """Read all that attention would read, write what the model would, choose the token."""
+    def compute(self, item: Work) -> list[int]:
+        """Read all that attention would read, write what the model would, choose the tokens."""
         sequence = item.sequence
         salt = "" if self.limits.is_cache_shared else sequence.request.client
-        for position in range(sequence.computed + item.count):
+        tokens = [*sequence.tokens[: sequence.computed + item.count], *item.drafts]
+        book = self.scheduler._book
+        for position in range(len(tokens)):
             page = sequence.table.pages[position // PAGE_SIZE]
             slot = page * PAGE_SIZE + position % PAGE_SIZE
-            content = salt, tuple(sequence.tokens[: position + 1])
+            content = salt, tuple(tokens[: position + 1])
             if position < sequence.computed:
                 assert self.memory[slot] == content
             else:
+                assert book.references(page) == 1
+                assert book._digests[page] is None, "a page that others may find was written"
                 self.memory[slot] = content
-        if not item.wants_token:
-            return None
-        return _token(sequence.request.prompt, sequence.answer_length)
+        chosen: list[int] = []
+        for guess in (*item.drafts, None)[: item.logits]:
+            position = sequence.answer_length + len(chosen)
+            chosen.append(_token(sequence.request.prompt, position))
+            if chosen[-1] != guess:
+                break
+        return chosen
 
     @invariant()
     def books_agree(self) -> None:
@@ -155,6 +210,24 @@ class Requests(RuleBasedStateMachine):
         ]
         assert statistics.pages_used == len(set(pages)) == statistics.cache_tokens_used // 16
         assert statistics.pages_used + statistics.pages_cached <= statistics.pages_total
+        assert statistics.generated_tokens >= self.generated
+        assert 0 <= statistics.accepted_tokens <= statistics.drafted_tokens
+        for table, one in ((one.table, one) for one in scheduler._running.values()):
+            assert len(table.pages) <= -(-len(one.tokens) // PAGE_SIZE), "pages kept for drafts"
+
+    @invariant()
+    def what_can_be_found_is_what_was_written(self) -> None:
+        book = self.scheduler._book
+        for page in book._published.values():
+            written = [self.memory[page * PAGE_SIZE + n] for n in range(PAGE_SIZE)]
+            assert tuple(content[1][-1] for content in written) == book._tokens[page]
+            assert len({content[0] for content in written}) == 1
+
+    @invariant()
+    def nobody_is_drafted_for_who_is_gone(self) -> None:
+        scheduler = self.scheduler
+        inside = {*scheduler._running.values(), *scheduler._waiting.values()}
+        assert self.guesses.texts.keys() <= {one.ticket for one in inside}
         assert len(scheduler._shares._inside) == len(
             {self.inside[r].client for r in (*scheduler._running, *scheduler._waiting)}
         )

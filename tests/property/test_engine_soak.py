@@ -1,4 +1,7 @@
-"""Ten thousand random requests with random cancels: memory stays flat and the counters agree."""
+"""Ten thousand random requests with random cancels: memory stays flat and the counters agree.
+
+With and without drafts, which are right four times of five.
+"""
 
 import gc
 import random
@@ -8,6 +11,11 @@ import pytest
 
 from node.engine.base import Ended, EngineRequest, Generated
 from node.engine.fake import FakeEngine, FakeOptions, fake_token
+from node.engine.speculation.costs import StepCosts
+from node.engine.speculation.drafts import Draft, Text
+from node.engine.speculation.lookup import PromptLookup
+from node.engine.speculation.speculator import Speculator
+from node.engine.speculation.store import SuffixStore
 from protocols.messages.ask import Sampling
 
 REQUESTS = 10_000
@@ -16,12 +24,42 @@ CANCELLED = 0.03
 OPTIONS = FakeOptions(VOCABULARY, 512, cache_tokens=1024, running=16, step_tokens=96)
 
 
-class Crowd:
-    """Submits, cancels and checks; draws from one seed."""
+class Knowing:
+    """A drafter that knows what comes, and errs."""
+
+    is_free = True
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.engine = FakeEngine(OPTIONS)
+
+    def propose(self, text: Text, most: int) -> Draft | None:
+        prompt, known = text.request.prompt, len(text.tokens)
+        guesses = [
+            fake_token(prompt, known - len(prompt) + n, -1, VOCABULARY)
+            for n in range(self.rng.randrange(most))
+        ]
+        if guesses and self.rng.random() < 0.6:
+            guesses[-1] = (guesses[-1] + 1) % VOCABULARY
+        return Draft(guesses, "knowing", 0.9) if guesses else None
+
+    def leave(self, text: Text) -> None:
+        pass
+
+
+def speculator(seed: int) -> Speculator:
+    """With the drafters of a real engine too: what they keep must stay bounded."""
+    costs = StepCosts()
+    costs.learn(1, 1.0)
+    drafters = (Knowing(seed), PromptLookup(), SuffixStore(512, 2048))
+    return Speculator(drafters, costs, lambda: 0.0)
+
+
+class Crowd:
+    """Submits, cancels and checks; draws from one seed."""
+
+    def __init__(self, seed: int, *, is_drafted: bool) -> None:
+        self.rng = random.Random(seed)
+        self.engine = FakeEngine(OPTIONS, speculator(seed) if is_drafted else None)
         self.stems = [self.rng.choices(range(VOCABULARY), k=300) for _ in range(3)]
         self.inside: dict[str, tuple[EngineRequest, list[int]]] = {}
         self.submitted = 0
@@ -77,6 +115,8 @@ class Crowd:
         statistics = self.engine.statistics()
         assert statistics.running + statistics.waiting == len(self.inside)
         assert statistics.generated_tokens == self.generated
+        assert statistics.accepted_tokens <= statistics.drafted_tokens
+        assert statistics.accepted_tokens < max(1, statistics.generated_tokens)
         assert statistics.pages_used + statistics.pages_cached <= statistics.pages_total == 64
         assert self.submitted == self.ended + self.cancelled + len(self.inside)
         if not self.inside:
@@ -101,8 +141,9 @@ def _memory() -> int:
 
 
 @pytest.mark.slow
-def test_ten_thousand_requests_leave_nothing_behind() -> None:
-    crowd = Crowd(seed=20)
+@pytest.mark.parametrize("is_drafted", [False, True], ids=["plain", "drafted"])
+def test_ten_thousand_requests_leave_nothing_behind(*, is_drafted: bool) -> None:
+    crowd = Crowd(seed=20, is_drafted=is_drafted)
     tracemalloc.start()
     try:
         crowd.until(REQUESTS // 10)
@@ -116,10 +157,12 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
     assert crowd.cancelled > REQUESTS / 20
     assert statistics.preemptions > 100
     assert statistics.prefix_hit_tokens > 100_000
+    assert (statistics.accepted_tokens > 50_000) == is_drafted
     assert abs(grown) < 64 * 1024, f"{grown} bytes more after nine times as many requests"
 
 
-def test_five_hundred_requests_leave_nothing_behind() -> None:
-    crowd = Crowd(seed=21)
-    crowd.until(500)
+@pytest.mark.parametrize("is_drafted", [False, True], ids=["plain", "drafted"])
+def test_some_hundred_requests_leave_nothing_behind(*, is_drafted: bool) -> None:
+    crowd = Crowd(seed=21, is_drafted=is_drafted)
+    crowd.until(150 if is_drafted else 300)
     assert crowd.engine.statistics().preemptions > 0

@@ -236,8 +236,7 @@ class NativeRunner:
         stop = 0
         for chunk in chunks:
             stop += len(chunk.token_ids)
-            if chunk.wants_logits:
-                rows.append(stop - 1)
+            rows.extend(range(stop - chunk.logits, stop))
         return self.logits(chunks, rows, adaptation)
 
     def logits(

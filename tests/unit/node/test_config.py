@@ -106,6 +106,7 @@ def test_an_empty_list_can_be_set(files: Path) -> None:
         ('[log]\nlevel = "loud"', ["log.level", "loud"]),
         ("[engine]\nthreads = -1", ["engine.threads", "0 or more"]),
         ('[engine]\nprecision = "fp16"', ["engine.precision", "fp16"]),
+        ('[engine]\nspeculation = "on"', ["engine.speculation", "'on'"]),
         ('[swarm]\nname = "No Good"', ["swarm.name", "No Good"]),
         ('[network]\nlisten = ["7779"]', ["network.listen", "multiaddress"]),
         ("[network]\nlisten = []", ["network.listen", "at least one"]),

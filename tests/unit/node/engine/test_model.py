@@ -90,10 +90,23 @@ def logits_of(
     cache = cache or KeyValueCache(model.config, 100, model.dtype)
     position, logits = 0, torch.empty(0)
     for ids in chunks:
-        chunk = Chunk(ids, position, pages, wants_logits=True)
+        chunk = Chunk(ids, position, pages, logits=1)
         logits = model.forward(build_batch([chunk], model.dtype), cache)
         position += len(ids)
     return logits
+
+
+def test_a_chunk_tells_what_follows_each_of_its_last_tokens(
+    tiny_config: LlamaConfig, random_weights: MakeWeights
+) -> None:
+    model = LlamaModel(tiny_config, random_weights(tiny_config, 3), torch.float32, 128)
+    ids = torch.randint(0, 61, (20,), generator=torch.Generator().manual_seed(1)).tolist()
+    cache = KeyValueCache(tiny_config, 100, torch.float32)
+    chunks = [Chunk(ids[:9], 0, (0,), logits=0), Chunk(ids, 0, (2, 3), logits=5)]
+    logits = model.forward(build_batch(chunks, torch.float32), cache)
+    assert len(logits) == 5
+    for row, length in enumerate(range(16, 21)):
+        assert torch.allclose(logits[row], logits_of(model, [ids[:length]])[0], atol=1e-4)
 
 
 SHAPES = {

@@ -67,6 +67,37 @@ def test_another_clients_prompt_is_not_found_unless_the_cache_is_shared(
     assert engine.statistics().prefix_hit_tokens == hits
 
 
+@pytest.mark.parametrize("step_tokens", [24, 64, 1000])
+@pytest.mark.parametrize(("length", "hits"), [(200, 3 * 192), (193, 3 * 192), (192, 3 * 176)])
+def test_samples_of_one_prompt_that_come_at_once_compute_it_once(
+    step_tokens: int, length: int, hits: int
+) -> None:
+    """Only what lies on the last page, which all go on to write, is computed by each."""
+    engine = FakeEngine(FakeOptions(step_tokens=step_tokens))
+    prompt = numbers(1, length)
+    for name in "abcd":
+        engine.submit(request(name, prompt))
+    pages = 0
+    while engine.has_work:
+        engine.step()
+        pages = max(pages, engine.statistics().pages_used)
+    statistics = engine.statistics()
+    assert statistics.prefix_hit_tokens == hits
+    assert statistics.prompt_tokens == 4 * length
+    assert pages < 2 * 13, "the pages are shared, not copied"
+
+
+def test_who_waits_for_a_page_of_another_goes_on_when_that_one_is_cancelled() -> None:
+    engine = FakeEngine(FakeOptions(step_tokens=64))
+    prompt = numbers(1, 200)
+    for name in "ab":
+        engine.submit(request(name, prompt))
+    engine.step()
+    engine.cancel("a")
+    assert finish(engine) == ["b"]
+    assert engine.statistics().prefix_hit_tokens == 64
+
+
 def test_a_conversation_finds_its_own_answers() -> None:
     engine = FakeEngine(FakeOptions())
     tokens = numbers(2, 50)
@@ -146,7 +177,7 @@ def test_cancelling_between_schedule_and_advance_frees_at_once() -> None:
     assert [item.wants_token for item in work] == [True, True]
     scheduler.cancel("a")
     assert scheduler.statistics().pages_used == 4
-    assert scheduler.advance(work, [5, 6]) == [Generated("b", 0, 6)]
+    assert scheduler.advance(work, [[5], [6]]) == [Generated("b", 0, 6)]
     scheduler.cancel("b")
     assert not scheduler.has_work
     assert scheduler.advance(scheduler.schedule(), []) == []

@@ -130,6 +130,6 @@ def test_without_adapters_there_is_no_plan() -> None:
 def test_an_activated_adapter_has_its_tokens_from_its_beginning_on(
     position: int, count: int, start: int, wanted: list[int]
 ) -> None:
-    chunk = Chunk([7] * count, position, [0], wants_logits=True, adapter=5, adapter_from=start)
-    base = Chunk([1, 2], 0, [1], wants_logits=True)
+    chunk = Chunk([7] * count, position, [0], logits=1, adapter=5, adapter_from=start)
+    base = Chunk([1, 2], 0, [1], logits=1)
     assert adapter_column([base, chunk]) == [-1, -1, *wanted]
