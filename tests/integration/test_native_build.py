@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.engine.native.build import BuildSettings, native_library
-from node.engine.native.library import NativeLibrary
+from node.engine.native.library import BatchStruct, ModelStruct, NativeLibrary
 from node.engine.native.reasons import NativeUnfit
 from tests.integration.native_models import built
 
@@ -88,3 +88,18 @@ def test_code_that_others_could_write_is_not_run(tmp_path: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(NativeUnfit, match="chmod 700"):
         native_library(BuildSettings(folder))
+
+
+def test_threads_end_with_the_team(tmp_path: Path) -> None:
+    library = built(tmp_path / "kernels")
+    before = len(list(Path("/proc/self/task").iterdir()))
+    team = library.team(5)
+    assert len(list(Path("/proc/self/task").iterdir())) == before + 4
+    team.close()
+    team.close()
+    assert len(list(Path("/proc/self/task").iterdir())) == before
+    with pytest.raises(RuntimeError):
+        team.step(ModelStruct(), BatchStruct())
+    forgotten = library.team(3)
+    del forgotten
+    assert len(list(Path("/proc/self/task").iterdir())) == before

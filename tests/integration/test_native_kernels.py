@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from node.engine.base import EngineRequest, Generated
+from node.engine.base import EngineRequest, EngineStatistics, Generated
 from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
@@ -35,7 +35,7 @@ from tests.integration.native_models import (
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "bf16")
-ERROR: dict[Precision, float] = {"int4": 0.03, "int8": 0.03, "bf16": 0.015}
+ERROR: dict[Precision, float] = {"int4": 0.02, "int8": 0.02, "bf16": 0.01}
 """How far the logits may be from the referee's, as a share of their length. Rows rounded to eight
 bits in groups of 32 are off by 0.4 % in each product, bf16 ones by 0.2 %."""
 SHAPES = {
@@ -102,7 +102,7 @@ def test_a_token_depends_on_those_before_it_and_nothing_else(
     ids = tokens_of(config, 290)
     runner = native(library, config, precision).open(4 * POSITIONS)
     wanted = all_logits(runner, ids, [290], range(PAGES))
-    for steps in ([1] * 290, [255, 2, 33], [16, 17, 5, 6, 246], [7] * 41 + [3]):
+    for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], [7, 16, 17, 5, 6, 239]):
         assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
     scattered = torch.randperm(4 * PAGES, generator=torch.Generator().manual_seed(2)).tolist()
     assert torch.equal(all_logits(runner, ids, [200, 90], scattered[:PAGES]), wanted)
@@ -160,16 +160,18 @@ def test_without_tile_registers_a_token_depends_on_nothing_else_either(
     ids = tokens_of(config, 290)
     runner = native(library, config, precision, may_use_tiles=False).open(POSITIONS)
     wanted = all_logits(runner, ids, [290], range(PAGES))
-    for steps in ([1] * 290, [255, 2, 33], [7] * 41 + [3]):
+    for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33]):
         assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
     runner.close()
 
 
-def _answers(model: NativeModel, options: EngineOptions) -> tuple[dict[str, list[int]], int]:
-    """The answers to six prompts, the first twice; and how often one gave its pages up."""
+def _answers(
+    model: NativeModel, options: EngineOptions
+) -> tuple[dict[str, list[int]], EngineStatistics]:
+    """The answers to six prompts, the longest twice."""
     engine = TorchEngine(model, options)
     prompts = [tokens_of(model.config, 12 + 7 * i, seed=i) for i in range(6)]
-    for i, prompt in enumerate([*prompts, prompts[0]]):
+    for i, prompt in enumerate([*prompts, prompts[-1]]):
         sampling = Sampling(temperature=1.0, seed=len(prompt))
         request = EngineRequest(str(i), tuple(prompt), 60, sampling, frozenset())
         engine.submit(request)
@@ -178,30 +180,35 @@ def _answers(model: NativeModel, options: EngineOptions) -> tuple[dict[str, list
         for output in engine.step():
             if isinstance(output, Generated):
                 answers.setdefault(output.request_id, []).append(output.token_id)
-    preemptions = engine.statistics().preemptions
+    statistics = engine.statistics()
     engine.close()
-    return answers, preemptions
+    return answers, statistics
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_batching_chunks_and_preemption_change_no_token(
+def test_batching_chunks_cached_prefixes_and_preemption_change_no_token(
     library: NativeLibrary, precision: Precision
 ) -> None:
     config = SHAPES["untied"]
 
-    def answers(cache: int, running: int, step: int) -> tuple[dict[str, list[int]], int]:
+    def answers(
+        cache: int, running: int, step: int
+    ) -> tuple[dict[str, list[int]], EngineStatistics]:
         model = native(library, config, precision)
         return _answers(model, EngineOptions(256, cache, running, step))
 
-    alone, preemptions = answers(4096, 1, 512)
-    assert preemptions == 0
-    assert alone["0"] == alone["6"]
+    alone, statistics = answers(4096, 1, 512)
+    assert statistics.preemptions == 0
+    assert statistics.prefix_hit_tokens == 32
+    assert alone["5"] == alone["6"]
     assert len({tuple(answer) for answer in alone.values()}) == 6
-    assert answers(4096, 16, 512)[0] == alone
+    together, statistics = answers(4096, 16, 512)
+    assert together == alone
+    assert statistics.prefix_hit_tokens == 0
     assert answers(4096, 16, 7)[0] == alone
-    crowded, preemptions = answers(256, 16, 32)
+    crowded, statistics = answers(256, 16, 32)
     assert crowded == alone
-    assert preemptions > 0
+    assert statistics.preemptions > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Knows the functions and structures of `source/shapes.h`; must not know weights o
 """
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_void_p
 from pathlib import Path
@@ -162,20 +163,21 @@ class Team:
 
     def __init__(self, library: ctypes.CDLL, threads: int, *, may_use_tiles: bool) -> None:
         self._library = library
-        self._handle: int | None = library.dslm_open(threads, int(may_use_tiles))
+        self._handle: int = library.dslm_open(threads, int(may_use_tiles))
         self.has_tiles = bool(library.dslm_has_tiles(self._handle))
+        self._end = weakref.finalize(self, library.dslm_close, self._handle)
+        # A process that exits may still be in a step: its threads go with it.
+        self._end.atexit = False
 
     def step(self, model: ModelStruct, batch: BatchStruct) -> None:
         """Compute `batch`. Other Python threads run meanwhile."""
-        if self._handle is None:
+        if not self._end.alive:
             raise RuntimeError("the team was closed")
         self._library.dslm_step(self._handle, model, batch)
 
     def close(self) -> None:
-        """End the threads; harmless when called again."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self._library.dslm_close(handle)
+        """End the threads; harmless when called again, and done when nobody has the team."""
+        self._end()
 
 
 def spans_array(spans: Sequence[tuple[int, int, int, int]]) -> ctypes.Array[SpanStruct]:
