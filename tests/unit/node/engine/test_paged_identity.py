@@ -30,6 +30,11 @@ CASES = [(kv_heads, features) for kv_heads in (4, 2, 1) for features in SETS]
 TOKENS = 24
 
 
+def named(case: object) -> str:
+    """A name for a set of features that is the same in every process."""
+    return "+".join(sorted(case)) or "plain" if isinstance(case, set) else str(case)
+
+
 @cache
 def tiny(kv_heads: int) -> tuple[LlamaModel, list[tuple[int, ...]], list[list[int]]]:
     """A model, prompts that share a beginning, and what transformers answers."""
@@ -85,7 +90,7 @@ def answer(
     return answers
 
 
-@pytest.mark.parametrize(("kv_heads", "features"), few(CASES, 9))
+@pytest.mark.parametrize(("kv_heads", "features"), few(CASES, 9), ids=named)
 def test_greedy_answers_are_those_of_transformers(
     kv_heads: int, features: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from node.engine.torch_engine import EngineOptions, TorchEngine
 from protocols.messages.ask import LogitBias, Sampling
 from tests.effort import THOROUGH
 from tests.unit.node.engine.conftest import TINY, RandomWeights
-from tests.unit.node.engine.test_paged_identity import scatter, tiny
+from tests.unit.node.engine.test_paged_identity import named, scatter, tiny
 
 TOKENS = 24
 FEATURES = ("scattered", "chunked", "cached", "preempted")
@@ -164,7 +164,7 @@ def same(got: dict[str, list[Generated]], wanted: dict[str, list[Generated]]) ->
     ("kv_heads", "features"),
     [(heads, names) for heads in (4, 2, 1) for names in SETS if THOROUGH or heads == 2]
     + [(heads, SETS[-1]) for heads in (4, 1) if not THOROUGH],
-    ids=str,
+    ids=named,
 )
 def test_speculated_greedy_answers_are_those_of_transformers(
     kv_heads: int, features: set[str], monkeypatch: pytest.MonkeyPatch
