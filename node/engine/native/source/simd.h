@@ -6,7 +6,7 @@
 // `simd_512.h` and `simd_256.h` have the same functions: `fused` is a * b + c with one rounding;
 // `first` keeps the first lanes and puts `rest` in the others; `power_of_two` is a * 2^n; `dot`
 // adds the products of four unsigned codes in each lane with the four signed bytes of x, exactly,
-// and `dot_small` too, for codes up to 15; `halves` reads fp16; `narrow` makes bf16, to nearest
+// and `dot_small` too, for codes up to 15; `halves` reads fp16, `widen` bf16; `narrow` makes bf16, to nearest
 // even; `dot_pairs` adds the products of two bf16 numbers in each lane with the two in x.
 #pragma once
 

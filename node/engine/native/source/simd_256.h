@@ -120,6 +120,13 @@ inline Floats halves(const uint16_t* place) {
     const __m128i* eights = reinterpret_cast<const __m128i*>(place);
     return {_mm256_cvtph_ps(_mm_loadu_si128(eights)), _mm256_cvtph_ps(_mm_loadu_si128(eights + 1))};
 }
+inline __m256 widen(__m128i packed) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16));
+}
+inline Floats widen(const uint16_t* place) {
+    const __m128i* eights = reinterpret_cast<const __m128i*>(place);
+    return {widen(_mm_loadu_si128(eights)), widen(_mm_loadu_si128(eights + 1))};
+}
 inline __m256i narrowed(__m256 x) {      // as 32 bits
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -62,6 +62,10 @@ inline Ints dot_small(Ints total, Bytes codes, int32_t x) { return dot(total, co
 inline Floats halves(const uint16_t* place) {  // fp16
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place)));
 }
+inline Floats widen(const uint16_t* place) {   // bf16
+    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(place));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
+}
 inline void narrow(uint16_t* place, Floats a) {  // to bf16, nearest even
     const __m512i bits = _mm512_castps_si512(a);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

@@ -144,7 +144,7 @@ private:
     // What goes into the next product of a layer; adapters get it unrounded.
     void set(Rows& rows, int token, int start, int count, const float* values) {
         rows.set(token, start, count, values);
-        if (adapted) std::copy(values, values + count, r.exact.data() + static_cast<size_t>(token) * rows.columns + start);
+        if (adapted) std::copy(values, values + count, r.exact.data() + static_cast<size_t>(token) * rows.groups * kGroup + start);
     }
     void enter(int to, const float* row, const float* weight, int rank) {
         normalise(row, weight, m.hidden, m.epsilon, line(rank));
