@@ -15,7 +15,6 @@ from node.engine.weights.scheme import Precision
 from tests.integration.native_models import (
     PAGES,
     POSITIONS,
-    built,
     config_of,
     native,
     referee,
@@ -38,11 +37,6 @@ ERROR: dict[Precision, float] = {"int4": 0.02, "int8": 0.02, "bf16": 0.0125}
 more than there was, and what goes into theirs is off as what goes into other products."""
 POSITION = 40
 """From where an activated adapter applies."""
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> NativeLibrary:
-    return built(tmp_path_factory.mktemp("kernels") / "private")
 
 
 def loaded(dtype: torch.dtype, adapters: tuple[Adapter, ...] = ADAPTERS) -> AdapterSet:

@@ -10,9 +10,10 @@ from node.engine.native.library import BatchStruct, ModelStruct, NativeLibrary
 from node.engine.native.reasons import NativeUnfit
 from tests.integration.native_models import built
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("library")]
 
 
+@pytest.mark.slow
 def test_it_is_compiled_once_and_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "kernels"
     built(folder)
@@ -30,8 +31,8 @@ def test_it_is_compiled_once_and_says_so(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_two_that_build_at_once_both_get_one(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     made: list[NativeLibrary] = []
     settings = BuildSettings(tmp_path / "kernels")
     threads = [
@@ -46,13 +47,11 @@ def test_two_that_build_at_once_both_get_one(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     with pytest.raises(NativeUnfit, match=r"no C\+\+ compiler \(no-such-compiler\)"):
         native_library(BuildSettings(tmp_path / "kernels", compilers=("no-such-compiler",)))
 
 
 def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     broken = tmp_path / "broken"
     broken.write_text(
         "#!/bin/sh\n[ $1 = --version ] && exit\necho 'x.h: error: no sense' >&2\nexit 1"
@@ -65,7 +64,6 @@ def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
 
 
 def test_what_the_compiler_makes_must_load(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     useless = tmp_path / "useless"
     useless.write_text(
         '#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && echo no > "$2"; shift; done'
@@ -76,13 +74,11 @@ def test_what_the_compiler_makes_must_load(tmp_path: Path) -> None:
 
 
 def test_on_a_cpu_that_lacks_something(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     with pytest.raises(NativeUnfit, match="no such_bits"):
         native_library(BuildSettings(tmp_path / "kernels", needed=("such_bits",)))
 
 
 def test_code_that_others_could_write_is_not_run(tmp_path: Path) -> None:
-    built(tmp_path / "first")
     folder = tmp_path / "kernels"
     folder.mkdir()
     folder.chmod(0o777)
@@ -90,8 +86,7 @@ def test_code_that_others_could_write_is_not_run(tmp_path: Path) -> None:
         native_library(BuildSettings(folder))
 
 
-def test_threads_end_with_the_team(tmp_path: Path) -> None:
-    library = built(tmp_path / "kernels")
+def test_threads_end_with_the_team(library: NativeLibrary) -> None:
     before = len(list(Path("/proc/self/task").iterdir()))
     team = library.team(5)
     assert len(list(Path("/proc/self/task").iterdir())) == before + 4

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from node.engine.weights.packings import Int4Groups
 from node.engine.weights.quantise import quantise_int4
 from node.engine.weights.scheme import Precision, QuantisedSource
 from protocols.messages.ask import Sampling
+from tests.effort import few
 from tests.integration.native_models import (
     PAGES,
     POSITIONS,
@@ -49,13 +51,8 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> NativeLibrary:
-    return built(tmp_path_factory.mktemp("kernels") / "private")
-
-
-@pytest.fixture(scope="module")
-def narrow_library(tmp_path_factory: pytest.TempPathFactory) -> NativeLibrary:
-    return built(tmp_path_factory.mktemp("kernels") / "narrow", is_wide=False)
+def narrow_library(kernels_folder: Path) -> NativeLibrary:
+    return built(kernels_folder, is_wide=False)
 
 
 def _near_the_referee(library: NativeLibrary, shape: str, precision: Precision) -> None:
@@ -77,13 +74,14 @@ def _near_the_referee(library: NativeLibrary, shape: str, precision: Precision) 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", few(list(SHAPES), 3))
 def test_logits_are_near_the_referees(
     library: NativeLibrary, shape: str, precision: Precision
 ) -> None:
     _near_the_referee(library, shape, precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_with_avx2_alone_logits_are_as_near(
     narrow_library: NativeLibrary, precision: Precision
@@ -93,7 +91,7 @@ def test_with_avx2_alone_logits_are_as_near(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", few(list(SHAPES), 2))
 def test_a_token_depends_on_those_before_it_and_nothing_else(
     library: NativeLibrary, shape: str, precision: Precision
 ) -> None:
@@ -150,6 +148,7 @@ def test_tile_registers_add_up_to_the_same_bits(
     without.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["library", "narrow_library"])
 def test_without_tile_registers_a_token_depends_on_nothing_else_either(
@@ -185,7 +184,7 @@ def _answers(
     return answers, statistics
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", few(PRECISIONS, 2))
 def test_batching_chunks_cached_prefixes_and_preemption_change_no_token(
     library: NativeLibrary, precision: Precision
 ) -> None:

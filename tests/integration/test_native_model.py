@@ -19,7 +19,7 @@ from node.hosting.weights import ModelWeights
 from protocols.errors import UserError
 from protocols.ids import SpecialistId
 from protocols.messages.ask import ChatMessage, Sampling
-from tests.integration.native_models import built
+from tests.effort import few
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
@@ -31,17 +31,7 @@ ERROR: dict[Precision, float] = {"int4": 0.02, "int8": 0.02, "bf16": 0.008}
 GOLDEN = Path(__file__).parents[1] / "golden" / "smollm2_greedy.json"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels") / "private"
-
-
-@pytest.fixture(scope="module")
-def library(folder: Path) -> NativeLibrary:
-    return built(folder)
-
-
-@pytest.mark.parametrize("precision", ["int4", "int8", "bf16"])
+@pytest.mark.parametrize("precision", few(["int4", "int8", "bf16"], 2))
 def test_it_agrees_with_the_referee(
     library: NativeLibrary, weights: ModelWeights, precision: Precision
 ) -> None:
@@ -79,10 +69,10 @@ async def answer(model: HostedModel, prompt: str) -> list[int]:
 
 @pytest.mark.usefixtures("library")
 async def test_a_hosted_model_is_computed_natively_and_says_so(
-    folder: Path, smollm2_path: Path
+    kernels_folder: Path, smollm2_path: Path
 ) -> None:
     golden = json.loads(GOLDEN.read_text("utf-8"))[0]
-    model = await load_model(spec(smollm2_path, KernelSettings("native", folder)))
+    model = await load_model(spec(smollm2_path, KernelSettings("native", kernels_folder)))
     assert model.kernels.startswith("native, AVX")
     assert 95e6 < model.weights_size < 0.38 * 2 * model.parameters
     tokens = await answer(model, golden["prompt"])

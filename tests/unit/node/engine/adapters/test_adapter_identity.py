@@ -20,6 +20,7 @@ from node.engine.torch_engine import EngineOptions, TorchEngine
 from node.engine.weights.packings import as_floats
 from node.engine.weights.scheme import QuantisedSource
 from protocols.messages.ask import Sampling
+from tests.effort import few
 from tests.unit.node.engine.adapters.adapter_referee import (
     hooked_greedy,
     merged_greedy,
@@ -28,6 +29,8 @@ from tests.unit.node.engine.adapters.adapter_referee import (
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_model import reference
 from tests.unit.node.engine.test_paged_identity import scatter
+
+pytestmark = pytest.mark.xdist_group("transformers")
 
 TOKENS = 16
 KINDS = ("ordinary", "activated", "shared", "int8")
@@ -145,7 +148,9 @@ def test_where_an_activated_adapter_begins_matters() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("features", SETS, ids=lambda names: "+".join(sorted(names)) or "plain")
+@pytest.mark.parametrize(
+    "features", few(SETS, 5), ids=lambda names: "+".join(sorted(names)) or "plain"
+)
 def test_greedy_answers_are_those_of_transformers(
     kind: str, features: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
