@@ -17,7 +17,6 @@ from torch import Tensor
 from protocols.messages.ask import Sampling
 
 _PERSON = b"dslm-sample-1"
-_FIRST_GUESS = 256
 
 
 def uniform(seed: int, position: int) -> float:
@@ -49,7 +48,7 @@ def choose(logits: Tensor, sampling: Sampling, position: int) -> int:
     point = uniform(sampling.seed, position) * float(cumulative[-1])
     # right=True: a token of weight zero has no interval and can never be drawn.
     index = int(torch.searchsorted(cumulative, point, right=True))
-    return min(index, _last_positive(weights))
+    return index if index < len(weights) and weights[index] > 0 else _last_positive(weights)
 
 
 def _keep_top_k(weights: Tensor, top_k: int) -> None:
@@ -60,16 +59,13 @@ def _keep_top_k(weights: Tensor, top_k: int) -> None:
 
 def _keep_top_p(weights: Tensor, top_p: float) -> None:
     """Zero all but the smallest set of likeliest tokens that holds `top_p` of the mass."""
-    needed = top_p * float(weights.sum())
-    count = min(_FIRST_GUESS, len(weights))
-    while True:
-        likeliest = weights.topk(count).values
-        cumulative = likeliest.cumsum(0)
-        if float(cumulative[-1]) >= needed or count == len(weights):
-            break
-        count = min(count * 16, len(weights))
-    last = int(torch.searchsorted(cumulative, needed))
-    weights.masked_fill_(weights < likeliest[min(last, count - 1)], 0.0)
+    total = float(weights.sum())
+    # Those below this are together less than what may be left out, so only the others, mostly
+    # few, have to be sorted.
+    candidates = weights[weights >= (1 - top_p) * total / len(weights)]
+    likeliest = candidates.sort(descending=True).values
+    last = int(torch.searchsorted(likeliest.cumsum(0), top_p * total))
+    weights.masked_fill_(weights < likeliest[min(last, len(likeliest) - 1)], 0.0)
 
 
 def _last_positive(weights: Tensor) -> int:

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import json
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,45 +146,50 @@ class Browser:
         await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
 
-@pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
-    """A Chromium of its own, gone at the end, whose page had no complaint."""
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Chromium that all tests here share; gone at the end."""
     assert CHROMIUM is not None
-    process = await asyncio.create_subprocess_exec(
-        CHROMIUM,
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "about:blank",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+    profile = tmp_path_factory.mktemp("profile")
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(  # noqa: S603
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=silent,
+        stderr=silent,
     )
     try:
-        async with _first_page(process) as page:
-            yield page
-            assert page.problems == []
+        yield f"127.0.0.1:{_port_of(process, profile / 'DevToolsActivePort')}"
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+        process.kill()
+        process.wait()
 
 
-@asynccontextmanager
-async def _first_page(process: asyncio.subprocess.Process) -> AsyncIterator[Browser]:
-    assert process.stderr is not None
-    async with asyncio.timeout(30):
-        line = b""
-        while b"DevTools listening on" not in line:
-            line = await process.stderr.readline()
-            assert line, "Chromium did not start"
-    address = line.decode().split("ws://")[1].split("/")[0]
+def _port_of(process: "subprocess.Popen[bytes]", told: Path) -> int:
+    """Chromium writes it to a file as soon as it listens."""
+    until = time.monotonic() + 30
+    while not (told.exists() and told.read_text().count("\n")):
+        assert process.poll() is None, "Chromium did not start"
+        assert time.monotonic() < until, "Chromium does not listen"
+        time.sleep(0.02)
+    return int(told.read_text().split()[0])
+
+
+@pytest.fixture
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """A new page, which has had no complaint at the end. Each test's node is an origin of its own,
+    so nothing that a page keeps is seen by another test.
+    """
     async with aiohttp.ClientSession() as http:
-        async with http.get(f"http://{address}/json/list") as response:
-            target = next(one for one in await response.json() if one["type"] == "page")
+        async with http.put(f"http://{chromium}/json/new?about:blank") as response:
+            target = await response.json()
         async with http.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
             page = Browser(socket)
             for domain in ("Page", "Runtime", "Log", "Network"):
                 await page.call(f"{domain}.enable")
             yield page
+            assert page.problems == []
+        async with http.get(f"http://{chromium}/json/close/{target['id']}") as response:
+            assert response.ok
 
 
 class Script:
