@@ -93,14 +93,10 @@ Order = Decode | Prefill | Mixed | SharedPrefix | Through | Overhead | Forced | 
 
 
 class Ready(Struct, frozen=True):
-    """The program has loaded its model: bytes that are resident because of it, and what it is.
-
-    `lacks` says, by the name of an order, what the program cannot do yet and why.
-    """
+    """The program has loaded its model: bytes that are resident because of it, and what it is."""
 
     resident: int
     version: str
-    lacks: dict[str, str] = {}
 
 
 class Result(Struct, frozen=True):

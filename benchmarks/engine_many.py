@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from engine_child import Adapted, Child, Continue, Mixed, Order, SharedPrefix
-from engine_setting import PRECISIONS, Compared, Missing, Precision, Setting, Target
+from engine_setting import PRECISIONS, Compared, Precision, Setting, Target
 from report import Row
 from samples import alternate, percentile
 
@@ -106,7 +106,6 @@ def speculation(setting: Setting) -> list[Row]:
             setting.ours(precision) as plain,
             setting.ours(precision, speculation="auto") as guessing,
         ):
-            require(plain, "Continue")
             for text, order, target in (
                 ("repeats its input", to_repeat, REPEATING[precision]),
                 ("does not", to_invent, OTHER),
@@ -125,7 +124,6 @@ def adapters(setting: Setting) -> list[Row]:
     rows: list[Row] = []
     for precision in PRECISIONS:
         with setting.ours(precision) as ours:
-            require(ours, "Adapted")
             for kind, order, target in (
                 ("shared A, rank 32", Adapted(8, 32, 32, True, 16, tokens), SHARED_A),
                 ("ordinary, rank 16", Adapted(8, 32, 16, False, 16, tokens), ORDINARY),
@@ -149,9 +147,3 @@ def in_turn(one: tuple[Child, Sequence[Order]], other: tuple[Child, Sequence[Ord
     }
     alternate(ways, 1)
     return Compared(**alternate(ways, len(one[1]) - 1))
-
-
-def require(ours: Child, order: str) -> None:
-    """`Missing` if this version of the engine cannot do it."""
-    if order in ours.ready.lacks:
-        raise Missing(f"not available: {ours.ready.lacks[order]}")

@@ -14,7 +14,6 @@ import torch
 from engine_build import (
     adapted,
     engine_of,
-    lacking,
     load_adapters,
     precision_of,
     spec_of,
@@ -132,7 +131,7 @@ class Ours:
         if kind not in self._digests:
             count, rank, is_a_shared = kind
             self._digests[kind] = load_adapters(
-                self._hosted, self._path, count, rank, is_a_shared=is_a_shared
+                self._hosted, count, rank, is_a_shared=is_a_shared
             )
         return self._digests[kind]
 
@@ -167,7 +166,7 @@ def main() -> None:
         by = getattr(hosted, "kernels", "torch")
         version = f"dslm, {precision}, computed by {by}, torch {torch.__version__}"
         try:
-            serve(Ready(resident, version, lacking()), Ours(hosted, runner, path).carry_out)
+            serve(Ready(resident, version), Ours(hosted, runner, path).carry_out)
         finally:
             runner.run(hosted.close())
 
