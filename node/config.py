@@ -99,6 +99,13 @@ class EngineConfig:
     speculation: Literal["auto", "off"] = setting(
         "auto", "guess tokens and compute several at once where that saves time"
     )
+    cache: Literal["plain", "int8"] = setting(
+        "plain", "keys and values; int8: in half the memory, computed by torch"
+    )
+    share_prefixes: bool = setting(
+        False,
+        "let clients find each other's prompts in the cache, and tell by the time that they do",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
     Load,
     PrecisionChoice,
-    cache_bytes,
     choose_precision,
+    footprint,
     return_free_memory,
 )
 from node.hosting.read import read_model
@@ -55,6 +55,8 @@ class HostedSpec:
     threads: int = 0
     kernels: KernelSettings = field(default_factory=KernelSettings)
     speculation: SpeculationChoice = "auto"
+    is_cache_quantised: bool = False
+    is_cache_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +147,19 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     specialist = parse_specialist_id(spec.specialist or weights.name)
     context_length = min(spec.context_length or config.context_length, config.context_length)
     available = psutil.virtual_memory().available
-    may_be_native = spec.kernels.choice != "eager" and spec.kernels.folder is not None
-    load = Load(spec.path, config, spec.slots, context_length, may_be_native)
-    precision = choose_precision(spec.precision, weights.kept_as, load, available)
-    kernels = choose_kernels(
-        replace(spec.kernels, threads=spec.threads), config, precision, _log.info
+    settings = replace(
+        spec.kernels, threads=spec.threads, is_cache_quantised=spec.is_cache_quantised
     )
+    load = Load(
+        path=spec.path,
+        config=config,
+        slots=spec.slots,
+        context_length=context_length,
+        may_be_native=settings.may_be_native,
+        is_cache_quantised=spec.is_cache_quantised,
+    )
+    precision = choose_precision(spec.precision, weights.kept_as, load, available)
+    kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
     cache_tokens = load.cache_tokens
@@ -160,6 +169,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         running=spec.slots,
         threads=spec.threads,
         speculation=spec.speculation,
+        is_cache_quantised=spec.is_cache_quantised,
+        is_cache_shared=spec.is_cache_shared,
         model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
     return HostedModel(
@@ -169,7 +180,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         precision=precision,
         context_length=context_length,
         parameters=config.parameters,
-        size=model.size + cache_bytes(config, cache_tokens, precision),
+        size=model.size + footprint(load, precision).cache,
         weights_size=model.size,
         licence=weights.licence,
         slots=spec.slots,

@@ -33,6 +33,12 @@ class KernelSettings:
     choice: KernelChoice = "auto"
     folder: Path | None = None
     threads: int = 0
+    is_cache_quantised: bool = False
+
+    @property
+    def may_be_native(self) -> bool:
+        """Whether nothing here is against it."""
+        return self.choice != "eager" and self.folder is not None and not self.is_cache_quantised
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ def _library(
         raise NativeUnfit("engine.kernels asks for it")
     if settings.folder is None:
         raise NativeUnfit("there is no folder for compiled kernels")
+    if settings.is_cache_quantised:
+        raise NativeUnfit("keys and values are kept in int8")
     check_shape(config, precision)
     return native_library(BuildSettings(settings.folder), say)
 

@@ -45,6 +45,7 @@ class Load:
     slots: int
     context_length: int
     may_be_native: bool = False
+    is_cache_quantised: bool = False
 
     @property
     def cache_tokens(self) -> int:
@@ -75,7 +76,7 @@ def footprint(load: Load, precision: Precision) -> Footprint:
     largest = max(product.out * product.into for product in products(load.config))
     return Footprint(
         weights=_weights(load, precision),
-        cache=cache_bytes(load.config, load.cache_tokens, precision),
+        cache=load.cache_tokens * _bytes_per_token(load, precision),
         work=_WORKING_BYTES + 4 * largest,
     )
 
@@ -91,6 +92,14 @@ def _weights(load: Load, precision: Precision) -> int:
 def cache_bytes(config: LlamaConfig, tokens: int, precision: Precision) -> int:
     """Bytes of the keys and values of `tokens` tokens."""
     return tokens * config.cache_values_per_token * activation_type(precision).itemsize
+
+
+def _bytes_per_token(load: Load, precision: Precision) -> int:
+    """Of keys and values; in int8 each vector of a head has a scale in fp32 beside it."""
+    if not load.is_cache_quantised:
+        return cache_bytes(load.config, 1, precision)
+    values = load.config.cache_values_per_token
+    return values + 4 * values // load.config.head_dimension
 
 
 def choose_precision(
@@ -132,7 +141,7 @@ def _what_fits(load: Load, precision: Precision, available: int) -> str:
             return f"In {other} it would fit, with {_gib(needed.total)}."
     smallest = footprint(load, "int4")
     room = available - smallest.weights - smallest.work
-    tokens = room // cache_bytes(load.config, 1, "int4")
+    tokens = room // _bytes_per_token(load, "int4")
     if tokens >= load.context_length:
         slots = tokens // load.context_length
         return f"In int4 {slots} answers of {load.context_length} tokens would fit."

@@ -46,6 +46,8 @@ async def load_models(
                 threads=engine.threads,
                 kernels=KernelSettings(engine.kernels, paths.kernels),
                 speculation=engine.speculation,
+                is_cache_quantised=engine.cache == "int8",
+                is_cache_shared=engine.share_prefixes,
             )
             base = bases[spec] = bases.get(spec) or await load_model(spec)
             model = await _specialist(base, one)

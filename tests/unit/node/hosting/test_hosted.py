@@ -12,6 +12,7 @@ from node.engine.base import EngineRequest, Generated
 from node.engine.errors import EngineFailed
 from node.hosting import hosted
 from node.hosting.hosted import HostedSpec, load_model
+from node.hosting.kernels import KernelSettings
 from node.hosting.memory import Load, footprint
 from node.hosting.read import read_model
 from node.hosting.startup import describe_model
@@ -60,6 +61,42 @@ async def test_facts_of_a_loaded_model(make_folder: Make) -> None:
     )
     cache = 2 * 112 * 2 * 2 * 2 * 16 * 2
     assert cache < model.size == model.parameters * 2 + cache + 2 * 100 * 16 * 2
+    await model.close()
+
+
+async def test_keys_and_values_in_int8_take_what_was_said_and_are_computed_by_torch(
+    make_folder: Make, tmp_path: Path
+) -> None:
+    kernels = KernelSettings("auto", tmp_path / "kernels")
+    asked = spec(
+        make_folder(),
+        precision="bf16",
+        context_length=100,
+        is_cache_quantised=True,
+        kernels=kernels,
+    )
+    model = await load_model(asked)
+    assert model.kernels == "torch, because keys and values are kept in int8"
+    vectors = 2 * 112 * 2 * 2 * 2
+    assert model.size == model.weights_size + vectors * (16 + 4)
+    prompt = model.tokenizer.encode_text("the cat sat on")
+    generation = model.generate(EngineRequest("a", prompt, 5, Sampling(), frozenset()))
+    assert len([await generation.next() for _ in range(6)]) == 6
+    await model.close()
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_clients_find_each_others_prompts_only_if_they_may(
+    make_folder: Make, *, is_shared: bool
+) -> None:
+    model = await load_model(spec(make_folder(), is_cache_shared=is_shared, slots=4))
+    prompt = (model.tokenizer.encode_text("the cat sat on") * 20)[:40]
+    for client in ("one", "other"):
+        request = EngineRequest("a", prompt, 2, Sampling(), frozenset(), client=client)
+        generation = model.generate(request)
+        while isinstance(await generation.next(), Generated):
+            pass
+    assert model.statistics().prefix_hit_tokens == (32 if is_shared else 0)
     await model.close()
 
 
