@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 THOROUGH = bool(os.environ.get("DSLM_THOROUGH"))
-_SHARE = 10
+_SHARE = 20
 
 CaseT = TypeVar("CaseT")
 

@@ -116,6 +116,10 @@ async def pair(
         yield made
 
 
+SLOW_OVER_LIBP2P = (pytest.mark.integration, pytest.mark.slow)
+"""Three daemons for each test take seconds; by default the records of the network in memory do."""
+
+
 @asynccontextmanager
 async def memory_stores() -> AsyncIterator[Stores]:
     from protocols.adapters.clock import ManualClock
@@ -141,7 +145,7 @@ async def libp2p_stores() -> AsyncIterator[Stores]:
 @pytest.fixture(
     params=[
         pytest.param(memory_stores, id="memory"),
-        pytest.param(libp2p_stores, id="libp2p", marks=pytest.mark.integration),
+        pytest.param(libp2p_stores, id="libp2p", marks=SLOW_OVER_LIBP2P),
     ]
 )
 async def stores(request: pytest.FixtureRequest) -> AsyncGenerator[Stores, None]:

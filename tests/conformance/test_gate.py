@@ -62,7 +62,7 @@ async def libp2p_peers() -> AsyncIterator[tuple[Guarded, Guarded]]:
 @pytest.fixture(
     params=[
         pytest.param(memory_peers, id="memory"),
-        pytest.param(libp2p_peers, id="libp2p", marks=pytest.mark.integration),
+        pytest.param(libp2p_peers, id="libp2p", marks=(pytest.mark.integration, pytest.mark.slow)),
     ]
 )
 async def peers(request: pytest.FixtureRequest) -> AsyncGenerator[tuple[Guarded, Guarded], None]:

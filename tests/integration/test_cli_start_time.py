@@ -36,7 +36,7 @@ def _run(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("verb", few(VERBS, 8))
+@pytest.mark.parametrize("verb", few(VERBS, 4))
 def test_no_verb_loads_what_only_the_node_needs(tmp_path: Path, verb: str) -> None:
     done = _run(tmp_path, "-c", CODE % (HEAVY,), *verb.split())
     assert done.stderr.rstrip().splitlines()[-1] == "loaded:", done.stderr

@@ -96,6 +96,7 @@ def test_samples_parse_and_validate(engine: TorchEngine, weights: ModelWeights) 
         assert run(engine, [asking(tokenizer, SCHEMA, 3, whole[:cut])])["r3"] == whole
 
 
+@pytest.mark.slow
 def test_an_expression_is_matched_in_whole(engine: TorchEngine, weights: ModelWeights) -> None:
     tokenizer = weights.tokenizer
     answers = run(engine, [asking(tokenizer, DATE, seed) for seed in range(4)])

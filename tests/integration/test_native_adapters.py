@@ -12,6 +12,7 @@ from node.engine.config import LlamaConfig
 from node.engine.native.library import NativeLibrary
 from node.engine.native.model import NativeRunner
 from node.engine.weights.scheme import Precision
+from tests.effort import few
 from tests.integration.native_models import (
     PAGES,
     POSITIONS,
@@ -67,7 +68,7 @@ def handles_of(adapters: AdapterSet) -> list[int]:
     return [*(adapters.acquire(adapter.digest) for adapter in ADAPTERS), -1]
 
 
-@pytest.mark.parametrize("precision", ["int4", "int8", "bf16"])
+@pytest.mark.parametrize("precision", few(["int4", "int8", "bf16"], 2))
 def test_logits_are_near_the_referees(library: NativeLibrary, precision: Precision) -> None:
     room = (len(ADAPTERS) + 1) * PAGES * 16
     exact, judge = loaded(torch.float32), referee(CONFIG, precision)

@@ -19,7 +19,6 @@ from node.hosting.weights import ModelWeights
 from protocols.errors import UserError
 from protocols.ids import SpecialistId
 from protocols.messages.ask import ChatMessage, Sampling
-from tests.effort import few
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
@@ -31,7 +30,8 @@ ERROR: dict[Precision, float] = {"int4": 0.02, "int8": 0.02, "bf16": 0.008}
 GOLDEN = Path(__file__).parents[1] / "golden" / "smollm2_greedy.json"
 
 
-@pytest.mark.parametrize("precision", few(["int4", "int8", "bf16"], 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int4", "int8", "bf16"])
 def test_it_agrees_with_the_referee(
     library: NativeLibrary, weights: ModelWeights, precision: Precision
 ) -> None:
