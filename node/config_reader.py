@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -240,7 +240,11 @@ def _converted(key: str, given: _Given, wanted: type, kind: Kind) -> object:
         if given.textual and isinstance(value, str) and getattr(wanted, "__origin__", 0) is tuple:
             value = [part.strip() for part in value.split(",") if part.strip()]
         converted: object = msgspec.convert(value, wanted, strict=not given.textual)
-    except (msgspec.ValidationError, ConfigError) as error:
+    except msgspec.ValidationError as error:
+        choices = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else ""
+        what = f"it can be {choices}" if choices else str(error)
+        raise ConfigError(f"{key} = {given.value!r} (from {given.origin}): {what}") from error
+    except ConfigError as error:
         raise ConfigError(f"{key} = {given.value!r} (from {given.origin}): {error}") from error
     return converted
 

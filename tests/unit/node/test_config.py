@@ -135,6 +135,7 @@ def test_a_mistake_in_a_file_is_named(files: Path, user: str, said: list[str]) -
         ({"DSLM_API_LISEN": "x"}, "did you mean DSLM_API_LISTEN?"),
         ({"DSLM_NETWROK_LISTEN": "x"}, "did you mean DSLM_NETWORK_LISTEN?"),
         ({"DSLM_ENGINE_THREADS": "many"}, "environment DSLM_ENGINE_THREADS"),
+        ({"DSLM_ENGINE_PRECISION": "int3"}, "it can be auto, fp32, bf16, int8, int4"),
         ({"DSLM_LOG_JSON": "perhaps"}, "environment DSLM_LOG_JSON"),
         ({"DSLM_CONFIG": "/nowhere/config.toml"}, "/nowhere/config.toml does not exist"),
     ],
