@@ -40,6 +40,8 @@ class AnswerRequest:
     swarm: str | None = None
     """Name of the swarm to ask in; None means the current one."""
     constraint: Constraint | None = None
+    tenant: str = ""
+    """For whom this node asks, by a name that means nothing to others."""
 
 
 @dataclass(frozen=True, slots=True)

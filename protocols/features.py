@@ -12,6 +12,7 @@ LOGIT_BIAS = "logit_bias"
 LOGPROBS = "logprobs"
 CONSTRAINT = "constraint"
 TOOLS = "tools"
+TENANT = "tenant"
 
 
 def features_of(ask: Ask) -> tuple[str, ...]:
@@ -23,6 +24,7 @@ def features_of(ask: Ask) -> tuple[str, ...]:
         LOGPROBS: ask.sampling.logprobs is not None,
         CONSTRAINT: ask.constraint is not None,
         TOOLS: isinstance(ask.prompt, Chat) and _has_tools(ask.prompt),
+        TENANT: bool(ask.tenant),
     }
     return tuple(sorted(name for name, is_wanted in wanted.items() if is_wanted))
 

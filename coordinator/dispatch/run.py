@@ -314,6 +314,7 @@ class AnswerRun:
             stop=request.stop,
             delivered=self._delivery.ids,
             constraint=request.constraint,
+            tenant=request.tenant,
         )
 
     # Waiting --------------------------------------------------------------------------------

@@ -71,8 +71,8 @@ class EngineRequest:
     first token made here has position `len(delivered)`. `max_tokens` counts the whole answer.
     Generation ends before a token in `stop_ids`, which is not emitted. `client` names who asks, or
     is empty for the node itself: clients share the engine evenly, and none can tell from the time
-    an answer takes what another one asked. With a `matcher`, tokens are chosen among those that it
-    allows. Without an `adapter` the base model answers.
+    an answer takes what another one asked, nor can the `tenant`s of one client. With a `matcher`,
+    tokens are chosen among those that it allows. Without an `adapter` the base model answers.
     """
 
     request_id: str
@@ -83,6 +83,7 @@ class EngineRequest:
     delivered: tuple[int, ...] = ()
     matcher: Matcher | None = None
     client: str = ""
+    tenant: str = ""
     adapter: AdapterUse | None = None
 
 

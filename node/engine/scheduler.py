@@ -152,7 +152,7 @@ class Scheduler:
             self._done_on_arrival.append(Ended(request.request_id, "length"))
             return
         self._tickets += 1
-        salt = "" if self._limits.is_cache_shared else request.client
+        salt = "" if self._limits.is_cache_shared else _salt_of(request)
         use = request.adapter or AdapterUse("")
         table = BlockTable(PrefixScope(self._limits.model, salt, use.digest, use.start))
         tokens = [*request.prompt, *request.delivered]
@@ -386,3 +386,8 @@ class Scheduler:
         self._shares.leave(sequence.request.client)
         if self._speculation is not None:
             self._speculation.leave(sequence)
+
+
+def _salt_of(request: EngineRequest) -> str:
+    """Whose pages it may find. Peer ids have no slash."""
+    return f"{request.client}/{request.tenant}" if request.tenant else request.client

@@ -6,6 +6,7 @@ that are open to all.
 
 import ipaddress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from aiohttp import web
 
@@ -42,6 +43,7 @@ class Door:
         request[wire.IS_OWNER] = is_owner
         if self._config.needs_key and request.path not in OPEN_PATHS and not is_owner:
             self._require_key(secret)
+            request[wire.TENANT] = tenant_of(secret)
         return await handler(request)
 
     def _require_key(self, secret: str) -> None:
@@ -81,3 +83,8 @@ def _is_this_machine(request: web.Request) -> bool:
         return ipaddress.ip_address(peer[0]).is_loopback or bool(peer[0] == own[0])
     except (TypeError, IndexError, ValueError):
         return False
+
+
+def tenant_of(secret: str) -> str:
+    """A name for whoever holds a key, from which nobody learns the key or its name."""
+    return blake2b(secret.encode(), digest_size=8, person=b"dslm-tenant").hexdigest()

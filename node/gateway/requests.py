@@ -93,6 +93,7 @@ class RequestReader:
             node=self._peer(own.node, swarm.name) if own.node else None,
             swarm=swarm.name,
             constraint=constraint_of(body),
+            tenant=request.get(wire.TENANT, ""),
         )
         return Wanted(
             ask=ask,

@@ -11,6 +11,7 @@ from aiohttp import web
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("request_id", str)
+TENANT = web.RequestKey("tenant", str)
 """Names the request in the `x-request-id` header, in logs and to the coordinator."""
 
 IS_OWNER = web.RequestKey("is_owner", bool)

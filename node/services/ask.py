@@ -306,5 +306,6 @@ class _Run:
             self._model.tokenizer.stop_ids,
             self._ask.delivered,
             client=self._turn.peer,
+            tenant=self._ask.tenant,
             matcher=self._matcher,
         )

@@ -121,7 +121,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     `delivered` are the ids of this answer that the client already holds (from a peer that was
     lost): generation goes on at position `len(delivered)` as if it had never stopped.
     `max_tokens` counts the whole answer, delivered ids included; 0 means as many as fit.
-    `budget` is the time left for the whole answer, in seconds.
+    `budget` is the time left for the whole answer, in seconds. `tenant` tells apart those for whom
+    one client asks: what one of them asked must not speed up what another one asks.
     """
 
     request_id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -137,6 +138,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     ] = ()
     delivered: Annotated[tuple[TokenId, ...], Meta(max_length=limits.TOKENS_MAX)] = ()
     constraint: Constraint | None = None
+    tenant: Annotated[str, Meta(max_length=32)] = ""
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):

@@ -39,6 +39,7 @@ ALL = {
     "logprobs": replace(PLAIN, sampling=Sampling(logprobs=0)),
     "constraint": replace(PLAIN, constraint=RegularExpression("a")),
     "tools": replace(PLAIN, prompt=TOOLS),
+    "tenant": replace(PLAIN, tenant="7f"),
 }
 
 

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,17 @@ def test_another_clients_prompt_is_not_found_unless_the_cache_is_shared(
         engine.submit(request(name, prompt, client=who))
         finish(engine)
     assert engine.statistics().prefix_hit_tokens == hits
+
+
+def test_nor_is_another_tenants_of_the_same_client() -> None:
+    engine = FakeEngine(FakeOptions())
+    found = []
+    for name, tenant in (("a", "1"), ("b", "2"), ("c", ""), ("d", "1")):
+        asked = replace(request(name, numbers(1, 200), client="alice"), tenant=tenant)
+        engine.submit(asked)
+        finish(engine)
+        found.append(engine.statistics().prefix_hit_tokens)
+    assert found == [0, 0, 0, 192]
 
 
 @pytest.mark.parametrize("step_tokens", [24, 64, 1000])

@@ -295,6 +295,24 @@ async def test_beyond_loopback_only_the_nodes_own_page_may_call(
     assert len(public.source.asked) == int(is_friend)
 
 
+async def test_holders_of_keys_are_told_apart_without_being_named() -> None:
+    config = replace(TRIAL_CONFIG, hosts=("chat.example",))
+    keys = TrialKeys({"dslm-right": "phone", "dslm-other": "laptop"})
+    tenants = []
+    async with (
+        open_trial(SPEECH, config=config, keys=keys) as trial,
+        aiohttp.ClientSession(base_url=trial.gateway.url) as http,
+    ):
+        for key in ("dslm-right", "dslm-other", "dslm-right"):
+            headers = bearer(key) | {"Host": "chat.example"}
+            async with http.post("/v1/chat/completions", json=CHAT, headers=headers) as response:
+                assert response.status == 200
+            tenants.append(trial.source.asked[-1].tenant)
+    assert tenants[0] == tenants[2] != tenants[1]
+    assert all(len(tenant) == 16 for tenant in tenants)
+    assert not any(word in tenant for tenant in tenants for word in ("dslm", "phone", "laptop"))
+
+
 async def test_a_name_of_its_own_is_allowed_behind_a_proxy_and_asks_for_keys() -> None:
     config = replace(TRIAL_CONFIG, hosts=("chat.example",))
     async with (
