@@ -126,6 +126,24 @@ def config_json() -> bytes:
     ).encode()
 
 
+def family_configs() -> tuple[bytes, ...]:
+    """`config.json` of other families, in as few words as they can have."""
+    shape = json.loads(config_json())
+    for name in ("architectures", "rope_scaling", "hidden_act"):
+        del shape[name]
+    window: dict[str, object] = {"sliding_window": 8}
+    families: dict[str, dict[str, object]] = {
+        "mistral": window,
+        "qwen2": {"use_sliding_window": True, "max_window_layers": 0, **window},
+        "qwen3": {"head_dim": 8},
+        "smollm3": {"no_rope_layers": [1], "no_rope_layer_interval": 4},
+        "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, **window},
+    }
+    return tuple(
+        json.dumps(shape | {"model_type": name} | more).encode() for name, more in families.items()
+    )
+
+
 def tokenizer_json() -> bytes:
     """`tokenizer.json`: a byte-level BPE."""
     added = [

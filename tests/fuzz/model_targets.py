@@ -80,8 +80,9 @@ def config_json(folder: Path) -> Target:
         config = read_config_json(file.write(data))
         check_tensors(folder, config, shapes)
 
-    seeds = (model_files.config_json(),)
-    return Target(run, (ModelFileError,), seeds, "json", (b'"linear"', b'"default"'))
+    seeds = (model_files.config_json(), *model_files.family_configs())
+    words = (b'"linear"', b'"default"', b'"yarn"', b'"full_attention"', b'"sliding_attention"')
+    return Target(run, (ModelFileError,), seeds, "json", words)
 
 
 def gguf(folder: Path) -> Target:

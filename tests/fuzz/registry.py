@@ -79,6 +79,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "chat_templates",
         "wheels",
     ),
+    "adapter": (
+        "peft_settings",
+        "peft_weights",
+        "compact_settings",
+        "compact_weights",
+    ),
     "local": (
         "chat_bodies",
         "completion_bodies",
