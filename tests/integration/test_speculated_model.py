@@ -82,5 +82,7 @@ def test_a_drafted_chain_is_that_of_transformers(
 ) -> None:
     got, statistics = answers(model, prompts, Sampling(), EngineOptions(2048, 8192), tokens=32)
     judge = transformers_model(smollm2_path)
-    assert got == [greedy(judge, prompt) for prompt in prompts]
+    wanted = [greedy(judge, prompt) for prompt in prompts]  # they end where the model does
+    assert min(map(len, wanted)) > 20
+    assert [one[: len(other)] for one, other in zip(got, wanted, strict=True)] == wanted
     assert statistics.accepted_tokens > 40
