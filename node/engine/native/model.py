@@ -6,6 +6,7 @@ kind of model that its code does not know.
 """
 
 import ctypes
+import math
 import mmap
 from array import array
 from collections.abc import Callable, Sequence
@@ -227,8 +228,7 @@ class NativeRunner:
         page = PAGE_SIZE * config.head_dimension
         shape = (config.layers, config.kv_heads, self._pages, page)
         # Zeros: what lies behind the last token of a page is multiplied by nothing, not left out.
-        self._keys = torch.zeros(shape, dtype=torch.bfloat16)
-        self._values = torch.zeros(shape, dtype=torch.bfloat16)
+        self._keys, self._values = (_untouched_zeros(shape) for _ in range(2))
 
     def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """As `Runner.run`."""
@@ -291,6 +291,17 @@ class NativeRunner:
         self._keys = self._values = torch.empty(0)
 
 
+def _untouched_zeros(shape: tuple[int, ...]) -> Tensor:
+    """bf16; memory that becomes resident as it is written, which `torch.zeros` is at once."""
+    size = math.prod(shape) * torch.bfloat16.itemsize
+    return torch.frombuffer(_own_memory(size), dtype=torch.bfloat16).view(shape)
+
+
+def _own_memory(size: int) -> mmap.mmap:
+    """Zeros that are this process's alone: only such memory gets large pages."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class _Shelf:
     """All weights of a model: matrices in one run of memory, in the order in which they are read.
 
@@ -305,7 +316,7 @@ class _Shelf:
             for product in products(config)
         )
         # Room behind the last: the step asks for memory ahead of what it reads.
-        memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+        memory = _own_memory(size + mmap.PAGESIZE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         self._memory = torch.frombuffer(memory, dtype=torch.uint8)
