@@ -16,17 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _unexpected = pytest.StashKey[list[str]]()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, as its fixtures want; and so do all files of a group.
-
-    The group `transformers` is there because importing that package takes many seconds.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
-
-
 class SkipWatch:
     """Notes skips that were not expected. Looks at reports, which arrive in one process even when
     several run the tests.

@@ -16,8 +16,6 @@ from node.engine.rope import inverse_frequencies
 from node.engine.torch_engine import EngineOptions, TorchEngine
 from protocols.messages.ask import Sampling
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 MakeWeights = Callable[[LlamaConfig, int], TensorSource]
 NAMES = {
     "attention_norm": "input_layernorm",

@@ -21,8 +21,6 @@ from tests.effort import few
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_model import reference
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 FEATURES = ("scattered", "chunked", "cached", "preempted")
 SETS = [set(names) for size in (0, 1, 2, 4) for names in combinations(FEATURES, size)]
 CASES = [(kv_heads, features) for kv_heads in (4, 2, 1) for features in SETS]

@@ -12,8 +12,6 @@ from node.engine.penalties import only_allowed, penalised
 from protocols.messages.ask import LogitBias, Sampling
 from tests.effort import examples
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 SIZE = 24
 tokens = st.lists(st.integers(0, SIZE - 1), max_size=12)
 

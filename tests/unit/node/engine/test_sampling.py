@@ -9,8 +9,6 @@ import torch
 from node.engine.sampling import choose, uniform
 from protocols.messages.ask import Sampling
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 
 def test_the_numbers_of_a_seed_are_fixed_for_ever() -> None:
     """Peers of different versions must draw alike: these constants are part of the protocol."""

@@ -16,8 +16,6 @@ from protocols.messages.ask import LogitBias, Sampling
 from tests.effort import THOROUGH, few
 from tests.unit.node.engine.conftest import make_fake, make_torch
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 PROMPT = (3, 1, 4, 1, 5)
 ANSWER = (2, 2, 6)
 DRAWS = 6_000 if THOROUGH else 2_500

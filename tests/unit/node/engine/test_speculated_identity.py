@@ -28,8 +28,6 @@ from tests.effort import THOROUGH
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_paged_identity import named, scatter, tiny
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 TOKENS = 24
 FEATURES = ("scattered", "chunked", "cached", "preempted")
 SETS = [set(names) for size in (0, 1, 2, 4) for names in combinations(FEATURES, size)]

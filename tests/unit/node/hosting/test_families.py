@@ -21,8 +21,6 @@ from node.hosting.weights import ModelWeights
 from protocols.messages.ask import Sampling
 from tests.unit.node.hosting.family_models import CASES, build, build_with_eyes, write_gguf
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 CONTEXT = 256
 TOKENS = 32
 # One of each family by default; the others cover the settings in which a family varies.

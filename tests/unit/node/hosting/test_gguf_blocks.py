@@ -30,8 +30,6 @@ from protocols.errors import ModelFileError
 from protocols.messages.ask import Sampling
 from tests.effort import examples
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 Make = Callable[..., Path]
 KINDS = ["Q4_0", "Q4_1", "Q8_0"]
 NAMES = ["embedding", "layers.0.query", "layers.1.key", "layers.0.value", "layers.1.down"]

@@ -14,8 +14,6 @@ from node.hosting.gguf_tokenizer import read_gguf_tokenizer
 from node.hosting.tokenizer import ChatTokenizer
 from protocols.errors import ModelFileError
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 SPACE = "\u2581"
 PATH = Path("model.gguf")
 SENTENCE = "the cat sat on the mat then the dog and the cats ran off at once 2024 états"

@@ -19,8 +19,6 @@ from node.hosting.weights import ModelWeights, name_from
 from protocols.errors import ModelFileError
 from protocols.ids import parse_specialist_id
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 Make = Callable[..., Path]
 MakeLlama = Callable[..., Any]
 IDS = [5, 17, 300, 42, 9, 9, 250]

@@ -9,8 +9,6 @@ from node.hosting.chat_template import ChatTemplate
 from protocols.errors import Unsupported
 from protocols.messages.ask import ChatMessage, ToolCall
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 TOOLS = json.dumps(
     [{"type": "function", "function": {"name": "weather", "description": "of <a> place"}}]
 )

@@ -12,8 +12,6 @@ from node.hosting.tokenizer import ChatTokenizer
 from protocols.errors import ModelFileError, Unsupported
 from protocols.messages.ask import ChatMessage
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 Make = Callable[..., Path]
 TALK = [ChatMessage("system", "Be brief."), ChatMessage("user", "the cat 2024?")]
 TEXTS = [

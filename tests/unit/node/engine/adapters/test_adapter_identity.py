@@ -30,8 +30,6 @@ from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_model import reference
 from tests.unit.node.engine.test_paged_identity import scatter
 
-pytestmark = pytest.mark.xdist_group("transformers")
-
 TOKENS = 16
 KINDS = ("ordinary", "activated", "shared", "int8")
 FEATURES = ("scattered", "chunked", "cached", "preempted", "mixed", "packed")
