@@ -53,9 +53,7 @@ def engine_of(hosted: HostedModel) -> Engine:
     return hosted.loop._engine  # nobody but a benchmark needs a door to it
 
 
-def load_adapters(
-    hosted: HostedModel, count: int, rank: int, *, is_a_shared: bool
-) -> list[str]:
+def load_adapters(hosted: HostedModel, count: int, rank: int, *, is_a_shared: bool) -> list[str]:
     """Random adapters that change every matrix, on a running model; their digests."""
     digests = []
     for number in range(count):

@@ -130,9 +130,7 @@ class Ours:
         kind = (order.adapters, order.rank, order.is_a_shared)
         if kind not in self._digests:
             count, rank, is_a_shared = kind
-            self._digests[kind] = load_adapters(
-                self._hosted, count, rank, is_a_shared=is_a_shared
-            )
+            self._digests[kind] = load_adapters(self._hosted, count, rank, is_a_shared=is_a_shared)
         return self._digests[kind]
 
     async def _through(self, order: Through) -> Result:
