@@ -75,7 +75,12 @@ def answer(
     """The answers, all at once; `preempts` takes one request's pages away at every fourth step."""
     for number, prompt in enumerate(prompts):
         engine.submit(EngineRequest(str(number), prompt, TOKENS, sampling, frozenset()))
-    answers: list[list[int]] = [[] for _ in prompts]
+    return finish(engine, len(prompts), preempts=preempts)
+
+
+def finish(engine: TorchEngine, count: int, *, preempts: bool) -> list[list[int]]:
+    """The answers to requests named 0 to `count` - 1; `preempts` as in `answer`."""
+    answers: list[list[int]] = [[] for _ in range(count)]
     steps = 0
     while engine.has_work:
         for output in engine.step():

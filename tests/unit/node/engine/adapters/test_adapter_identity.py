@@ -13,7 +13,7 @@ import torch
 
 from node.engine.adapters.registry import AdapterSet
 from node.engine.adapters.weights import Adapter
-from node.engine.base import AdapterUse, EngineRequest, Generated
+from node.engine.base import AdapterUse, EngineRequest
 from node.engine.model import LlamaModel
 from node.engine.pages import PAGE_SIZE
 from node.engine.torch_engine import EngineOptions, TorchEngine
@@ -28,7 +28,7 @@ from tests.unit.node.engine.adapters.adapter_referee import (
 )
 from tests.unit.node.engine.conftest import TINY, RandomWeights
 from tests.unit.node.engine.test_model import reference
-from tests.unit.node.engine.test_paged_identity import scatter
+from tests.unit.node.engine.test_paged_identity import finish, scatter
 
 TOKENS = 16
 KINDS = ("ordinary", "activated", "shared", "int8")
@@ -117,17 +117,7 @@ def run(engine: TorchEngine, batch: list[Case], *, preempts: bool = False) -> li
         engine.submit(
             EngineRequest(str(number), case.prompt, TOKENS, Sampling(), frozenset(), adapter=use)
         )
-    answers: list[list[int]] = [[] for _ in batch]
-    steps = 0
-    while engine.has_work:
-        for output in engine.step():
-            if isinstance(output, Generated):
-                answers[int(output.request_id)].append(output.token_id)
-        steps += 1
-        running = list(engine._scheduler._running.values())
-        if preempts and running and steps % 4 == 0:
-            engine._scheduler._preempt(running[steps // 4 % len(running)])
-    return answers
+    return finish(engine, len(batch), preempts=preempts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
