@@ -77,10 +77,14 @@ class Attacker:
         """Our peer id, as the DHT has it."""
         return bytes(self._p2p.peer_id.to_bytes())
 
-    async def enter(self) -> None:
-        """Connect, and pass the gate as any newcomer may; plain hivemind has none."""
+    async def enter(self, seconds: float = OPEN_SECONDS) -> None:
+        """Connect, and pass the gate as any newcomer may; plain hivemind has none.
+
+        Raises:
+            TimeoutError: not let in within `seconds`.
+        """
         where = parse_address(self.target.address).where
-        async with asyncio.timeout(OPEN_SECONDS):
+        async with asyncio.timeout(seconds):
             await dial(self._socket, self._victim, [where])
             try:
                 _, pipe = await open_stream(self._socket, self._victim, versions.HELLO)
@@ -168,8 +172,8 @@ class Attacker:
 
 
 @asynccontextmanager
-async def newcomer(target: Target) -> AsyncIterator[Attacker]:
-    """A peer that nobody has seen before, let in."""
+async def newcomer(target: Target, patience: float = START_SECONDS) -> AsyncIterator[Attacker]:
+    """A peer that nobody has seen before, let in within `patience` seconds."""
     identity = Identity.generate()
     with tempfile.NamedTemporaryFile(prefix="attacker-") as key_file:
         key_file.write(identity.to_libp2p())
@@ -183,7 +187,7 @@ async def newcomer(target: Target) -> AsyncIterator[Attacker]:
         )
         try:
             attacker = Attacker(p2p, identity, target)
-            await attacker.enter()
+            await attacker.enter(patience)
             yield attacker
         finally:
             await p2p.shutdown()
@@ -204,7 +208,8 @@ class Program:
     async def _arrive(self, command: Command) -> Answer:
         """Come in as a peer that nobody has seen before (`found`); `value` is the key's id."""
         target = Target(self._address, bytes.fromhex(command.value))
-        self._attacker = await self._presence.enter_async_context(newcomer(target))
+        arrival = newcomer(target, command.seconds or START_SECONDS)
+        self._attacker = await self._presence.enter_async_context(arrival)
         return Answer(self._attacker.peer)
 
     async def _attack(self, command: Command) -> Answer:

@@ -12,6 +12,8 @@ from tests.attacks.programs import Answer, Command
 
 RECORD = "7"
 HOLD_SECONDS = 10.0
+STRANGER_SECONDS = 5.0
+"""A stranger who is not let in within this time is shut out."""
 _STALL_SECONDS = 0.5
 _PLACES = 3
 _HEAP = 100_000
@@ -116,9 +118,13 @@ class Unwelcome(Exception):
     """A newcomer was not let in."""
 
 
-def arrive(attacker: Worker, command: Command) -> str:
-    """Have a new peer come in; its id."""
-    answer = attacker.ask(Command("arrive", value=command.value))
+def arrive(attacker: Worker, command: Command, patience: float = 0.0) -> str:
+    """Have a new peer come in; its id. Attackers try for long, `patience` is for others.
+
+    Raises:
+        Unwelcome: not let in.
+    """
+    answer = attacker.ask(Command("arrive", value=command.value, seconds=patience))
     if not answer.found:
         raise Unwelcome(answer.error)
     return answer.found
@@ -146,7 +152,7 @@ def shut_out(victim: Worker, attacker: Worker, stranger: Worker, attack: str) ->
     errors = []
     while not attacker.has_answered:
         try:
-            arrive(stranger, command)
+            arrive(stranger, command, STRANGER_SECONDS)
             if not stranger.ask(Command("attack", "probe")).answered:
                 errors.append("no answer")
         except Unwelcome as refused:
