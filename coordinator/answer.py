@@ -42,6 +42,8 @@ class AnswerRequest:
     constraint: Constraint | None = None
     tenant: str = ""
     """For whom this node asks, by a name that means nothing to others."""
+    memory_at: PeerId | None = None
+    """Who has read the beginning of the prompt with the same base, in an earlier step."""
 
 
 @dataclass(frozen=True, slots=True)

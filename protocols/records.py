@@ -50,12 +50,33 @@ class NodeRecord(Struct, frozen=True, tag="node"):
     name: Name = ""
 
 
+class MeasuredScore(Struct, frozen=True):
+    """What somebody measured of a specialist, so that others can measure it again.
+
+    `metric` says what `score` is, such as `nats per answer token` or `accuracy`. `examples` of the
+    set that `probe` names were asked; `digest` is the SHA-256 of that set, `by` who measured: a
+    peer id, or the name of a publisher.
+    """
+
+    probe: Name
+    metric: Name
+    score: Annotated[float, Meta(ge=-1e6, le=1e6)]
+    examples: Annotated[int, Meta(ge=1, le=2**31)]
+    digest: Annotated[str, Meta(max_length=64)] = ""
+    by: Name = ""
+
+
 class CapabilityCard(Struct, frozen=True, tag="card"):
     """A peer says that it hosts a specialist, and what the specialist is good at.
 
     `model_digest` names weights and tokenizer: replicas with the same digest and precision continue
     each other's answers. A card with neither domains nor prototypes is a plain base; `auto` falls
-    back on one. `encoder` names the sentence encoder in whose space the prototypes lie.
+    back on one. `encoder` names the sentence encoder in whose space the prototypes lie; `exemplars`
+    are prompts such as the specialist is good at: receivers encode some and compare.
+
+    `adapter` is the digest of the adapter on the base whose digest is `base_digest`, empty for a
+    plain base. `is_activated` says that the adapter was trained to begin with the answer, so that
+    the prompt's keys and values are the base's own and may come from elsewhere.
     """
 
     kind: ClassVar[str] = "card"
@@ -74,6 +95,16 @@ class CapabilityCard(Struct, frozen=True, tag="card"):
     prototypes: Annotated[tuple[Prototype, ...], Meta(max_length=limits.PROTOTYPES_MAX)] = ()
     parameters: Annotated[int, Meta(ge=0, le=2**50)] = 0
     licence: Name = ""
+    adapter: Annotated[str, Meta(max_length=64)] = ""
+    base_digest: Annotated[str, Meta(max_length=64)] = ""
+    is_activated: bool = False
+    modalities: Annotated[tuple[Name, ...], Meta(max_length=limits.MODALITIES_MAX)] = ("text",)
+    languages: Annotated[tuple[Name, ...], Meta(max_length=limits.LANGUAGES_MAX)] = ()
+    exemplars: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=limits.EXEMPLAR_BYTES_MAX)], ...],
+        Meta(max_length=limits.EXEMPLARS_MAX),
+    ] = ()
+    scores: Annotated[tuple[MeasuredScore, ...], Meta(max_length=limits.MEASURED_SCORES_MAX)] = ()
 
     @property
     def is_base(self) -> bool:

@@ -123,6 +123,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     `max_tokens` counts the whole answer, delivered ids included; 0 means as many as fit.
     `budget` is the time left for the whole answer, in seconds. `tenant` tells apart those for whom
     one client asks: what one of them asked must not speed up what another one asks.
+    `memory_at` is a peer that has read the beginning of this prompt with the same base: its keys
+    and values may be fetched there.
     """
 
     request_id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -139,6 +141,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     delivered: Annotated[tuple[TokenId, ...], Meta(max_length=limits.TOKENS_MAX)] = ()
     constraint: Constraint | None = None
     tenant: Annotated[str, Meta(max_length=32)] = ""
+    memory_at: Annotated[str, Meta(max_length=128)] = ""
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
