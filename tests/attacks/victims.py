@@ -125,7 +125,7 @@ class Stalls:
     def __init__(self) -> None:
         self._longest = 0.0
         self._run = asyncio.Handle._run
-        asyncio.Handle._run = self._timed()  # type: ignore[method-assign]
+        asyncio.Handle._run = self._timed()  # type: ignore[method-assign,assignment]
 
     def take(self) -> float:
         """The longest since this was asked last, in processor seconds."""
@@ -134,7 +134,7 @@ class Stalls:
 
     def close(self) -> None:
         """Time no more."""
-        asyncio.Handle._run = self._run  # type: ignore[method-assign,assignment]
+        asyncio.Handle._run = self._run  # type: ignore[method-assign]
 
     def _timed(self) -> Callable[[asyncio.Handle], None]:
         def run(handle: asyncio.Handle) -> None:
