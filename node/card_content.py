@@ -1,0 +1,123 @@
+"""What goes on a card: the settings' and the card file's words, made to fit into a record.
+
+Knows bounds and encoders; must not know models, peers or how cards are published.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from coordinator.ports import Encoder
+from coordinator.routing.score import prototype_vector
+from node.card_file import CardFile
+from node.hosting.exemplars import choose_exemplars, clip_text
+from node.hosting.prototypes import make_prototypes
+from protocols import limits
+from protocols.domains import domain_path
+from protocols.errors import RecordError
+from protocols.records import CapabilityCard, Prototype
+from protocols.sealing import Sealed
+
+PROTOTYPES_MIN = 4
+_TEXTS_PER_PROTOTYPE = 8
+_WIDEST = {"peer": "p" * 52, "swarm": "s" * 96, "sequence": 2**63 - 1, "expires_at": 1e10}
+"""What is filled in when a card is announced, at its longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What a specialist is near to, in the space of the encoder with the digest `encoder`."""
+
+    encoder: str = ""
+    prototypes: tuple[Prototype, ...] = ()
+    exemplars: tuple[str, ...] = ()
+
+
+def prototypes_wanted(texts: int) -> int:
+    """How many prototypes stand for so many texts: one for eight, but 4 at least, 8 at most."""
+    return min(
+        texts, max(PROTOTYPES_MIN, min(limits.PROTOTYPES_MAX, texts // _TEXTS_PER_PROTOTYPE))
+    )
+
+
+async def portray(
+    file: CardFile, encoder: Encoder | None, exemplars_max: int = limits.EXEMPLARS_MAX
+) -> Portrait:
+    """Prototypes and exemplars of what `file` says.
+
+    The file's own prototypes stand if they are of this encoder; they were made from more. Without
+    an encoder they stand too, unchecked. A card without domains is a plain base's: it has none.
+    """
+    clipped = dict.fromkeys(clip_text(one, limits.EXEMPLAR_BYTES_MAX) for one in file.exemplars)
+    first = tuple(text for text in clipped if text)[:exemplars_max]
+    given = file.encoded
+    if not file.domains:
+        return Portrait()
+    if given is not None and (encoder is None or encoder.digest == given.encoder):
+        return Portrait(given.encoder, given.prototypes, first)
+    if encoder is None:
+        return Portrait(exemplars=first)
+    return await make_portrait(file.exemplars, file.description, encoder, exemplars_max)
+
+
+async def make_portrait(
+    texts: Sequence[str], description: str, encoder: Encoder, exemplars_max: int
+) -> Portrait:
+    """Prototypes of all `texts` and of the description, and the texts that stand best for them."""
+    every = [text.strip() for text in (*texts, description) if text.strip()]
+    if not every:
+        return Portrait()
+    vectors = await encoder.encode(every)
+    prototypes = make_prototypes(vectors, prototypes_wanted(len(every)))
+    directions = np.stack([prototype_vector(one) for one in prototypes])
+    count = len(every) - bool(description.strip())
+    chosen: tuple[str, ...] = ()
+    if count:
+        chosen = choose_exemplars(every[:count], vectors[:count], directions, exemplars_max)
+    return Portrait(encoder.digest, prototypes, chosen)
+
+
+def normal_domains(domains: Sequence[str]) -> tuple[str, ...]:
+    """Domains as they are indexed, each once."""
+    paths = ("/".join(domain_path(domain)) for domain in domains)
+    return tuple(dict.fromkeys(path for path in paths if path))[: limits.DOMAINS_MAX]
+
+
+def sealed_size(card: CapabilityCard) -> int:
+    """Bytes of `card` in its signed record, with the longest peer, swarm and numbers it may get."""
+    body = msgspec.msgpack.encode(replace(card, **_WIDEST))
+    return len(msgspec.msgpack.encode(Sealed("p" * 52, card.kind, body, bytes(64))))
+
+
+def fit_card(card: CapabilityCard) -> tuple[CapabilityCard, str]:
+    """`card` so that it fits into a record, and what was left out, in words (empty: nothing).
+
+    Exemplars go first, from the last on, then scores in the same way. `RecordError` if it is too
+    large without them.
+    """
+    fitting = card
+    while sealed_size(fitting) > limits.RECORD_BYTES_MAX:
+        if fitting.exemplars:
+            fitting = replace(fitting, exemplars=fitting.exemplars[:-1])
+        elif fitting.scores:
+            fitting = replace(fitting, scores=fitting.scores[:-1])
+        else:
+            raise RecordError(
+                f"the card of {card.specialist} has {sealed_size(fitting):,} bytes without any "
+                f"exemplar, at most {limits.RECORD_BYTES_MAX:,}: shorten description and domains"
+            )
+    return fitting, _left_out(card, fitting)
+
+
+def _left_out(card: CapabilityCard, fitting: CapabilityCard) -> str:
+    parts = []
+    if missing := len(card.exemplars) - len(fitting.exemplars):
+        parts.append(f"the last {missing} of {len(card.exemplars)} exemplars")
+    if missing := len(card.scores) - len(fitting.scores):
+        parts.append(f"the last {missing} of {len(card.scores)} scores")
+    if not parts:
+        return ""
+    return f"{' and '.join(parts)} left out: a card has at most {limits.RECORD_BYTES_MAX:,} bytes"
