@@ -1,4 +1,4 @@
-"""What came of asking each card's specialist at its peer, and how far to trust the card therefore.
+"""What came of asking each card's specialist at its peer, and how far the card is trusted for it.
 
 Knows outcomes that this peer saw itself, as decaying counts; must not know what a card says or how
 it is asked. Pure: time (monotonic seconds) and randomness are arguments. Told to nobody.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from coordinator.inspection import Inspector
 from protocols.errors import (
     Busy,
     DslmError,
@@ -24,6 +25,7 @@ from protocols.errors import (
     Unsupported,
 )
 from protocols.ids import PeerId, SpecialistId
+from protocols.ports import Clock
 from protocols.records import CapabilityCard
 
 HALF_LIFE_SECONDS = 3_600.0
@@ -155,3 +157,33 @@ def _draw(good: float, bad: float, rng: Random) -> float:
     if bad < 0.01:
         return 1.0
     return min(1.0, rng.betavariate(good, bad) / EXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reputation:
+    """Everything that speaks for or against cards, together."""
+
+    outcomes: Outcomes
+    inspector: Inspector
+    clock: Clock
+    rng: Random
+
+    def trust(self) -> Trust:
+        """For one decision now: `Outcomes.at`, and little for cards that were found to lie."""
+        drawn = self.outcomes.at(self.clock.monotonic(), self.rng)
+        return lambda card: drawn(card) * self.inspector.honesty(card)
+
+    def report(self, specialist: SpecialistId, peer: PeerId, outcome: Outcome) -> None:
+        """As `Outcomes.report`, now."""
+        self.outcomes.report(specialist, peer, outcome, self.clock.monotonic())
+
+    def expected(self, card: CapabilityCard) -> float:
+        """As `Outcomes.expected`, now, and little for cards that were found to lie."""
+        now = self.clock.monotonic()
+        return self.outcomes.expected(card, now) * self.inspector.honesty(card)
+
+    def failed(self, card: CapabilityCard, error: DslmError) -> None:
+        """Asking by `card` failed with `error`."""
+        outcome = outcome_of(error)
+        if outcome is not None:
+            self.report(SpecialistId(card.specialist), PeerId(card.peer), outcome)

@@ -95,15 +95,23 @@ def sealed_size(card: CapabilityCard) -> int:
 def fit_card(card: CapabilityCard) -> tuple[CapabilityCard, str]:
     """`card` so that it fits into a record, and what was left out, in words (empty: nothing).
 
-    Exemplars go first, from the last on, then scores in the same way. `RecordError` if it is too
-    large without them.
+    Exemplars go first, from the last on, as long as there is one for each prototype: whoever reads
+    the card compares them. Then scores, then the last prototypes with their exemplars.
+    `RecordError` if it is too large without them.
     """
     fitting = card
     while sealed_size(fitting) > limits.RECORD_BYTES_MAX:
-        if fitting.exemplars:
+        if len(fitting.exemplars) > len(fitting.prototypes):
             fitting = replace(fitting, exemplars=fitting.exemplars[:-1])
         elif fitting.scores:
             fitting = replace(fitting, scores=fitting.scores[:-1])
+        elif fitting.prototypes:
+            kept = len(fitting.prototypes) - 1
+            fitting = replace(
+                fitting,
+                prototypes=fitting.prototypes[:kept],
+                exemplars=fitting.exemplars[:kept],
+            )
         else:
             raise RecordError(
                 f"the card of {card.specialist} has {sealed_size(fitting):,} bytes without any "
@@ -113,11 +121,12 @@ def fit_card(card: CapabilityCard) -> tuple[CapabilityCard, str]:
 
 
 def _left_out(card: CapabilityCard, fitting: CapabilityCard) -> str:
-    parts = []
-    if missing := len(card.exemplars) - len(fitting.exemplars):
-        parts.append(f"the last {missing} of {len(card.exemplars)} exemplars")
-    if missing := len(card.scores) - len(fitting.scores):
-        parts.append(f"the last {missing} of {len(card.scores)} scores")
+    counts = (
+        ("exemplars", len(card.exemplars), len(fitting.exemplars)),
+        ("scores", len(card.scores), len(fitting.scores)),
+        ("prototypes", len(card.prototypes), len(fitting.prototypes)),
+    )
+    parts = [f"the last {had - has} of {had} {name}" for name, had, has in counts if has < had]
     if not parts:
         return ""
-    return f"{' and '.join(parts)} left out: a card has at most {limits.RECORD_BYTES_MAX:,} bytes"
+    return f"{', '.join(parts)} left out: a card has at most {limits.RECORD_BYTES_MAX:,} bytes"
