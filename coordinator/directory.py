@@ -142,6 +142,14 @@ class Directory:
             for key in known.held:
                 self._shelf.remove((peer, key))
 
+    def sealed(self, card: CapabilityCard) -> bytes:
+        """The signed record of `card`, which must be one that is held; else empty."""
+        peer = PeerId(card.peer)
+        known = self._peers.get(peer)
+        key = card_key(self.swarm, peer, SpecialistId(card.specialist))
+        held = known.held.get(key) if known else None
+        return held.data if held else b""
+
     def want(self, card: CapabilityCard) -> None:
         """`card` is of use: keep it before others."""
         peer = PeerId(card.peer)

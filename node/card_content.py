@@ -25,6 +25,8 @@ PROTOTYPES_MIN = 4
 _TEXTS_PER_PROTOTYPE = 8
 _WIDEST = {"peer": "p" * 52, "swarm": "s" * 96, "sequence": 2**63 - 1, "expires_at": 1e10}
 """What is filled in when a card is announced, at its longest."""
+_DIGESTS = ("model_digest", "base_digest", "adapter")
+_DIGEST_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,32 @@ async def make_portrait(
     return Portrait(encoder.digest, prototypes, chosen)
 
 
+async def card_of_file(specialist: str, file: CardFile, encoder: Encoder | None) -> CapabilityCard:
+    """The card that `file` would make, as far as it can be known without the model."""
+    portrait = await portray(file, encoder)
+    return CapabilityCard(
+        peer="",
+        swarm="",
+        sequence=0,
+        expires_at=0.0,
+        specialist=specialist,
+        model_digest="",
+        base="",
+        precision="",
+        context_length=1,
+        domains=file.domains,
+        description=file.description,
+        encoder=portrait.encoder,
+        prototypes=portrait.prototypes,
+        licence=file.licence,
+        is_activated=bool(file.activated),
+        modalities=file.modalities,
+        languages=file.languages,
+        exemplars=portrait.exemplars,
+        scores=file.scores,
+    )
+
+
 def normal_domains(domains: Sequence[str]) -> tuple[str, ...]:
     """Domains as they are indexed, each once."""
     paths = ("/".join(domain_path(domain)) for domain in domains)
@@ -88,7 +116,8 @@ def normal_domains(domains: Sequence[str]) -> tuple[str, ...]:
 
 def sealed_size(card: CapabilityCard) -> int:
     """Bytes of `card` in its signed record, with the longest peer, swarm and numbers it may get."""
-    body = msgspec.msgpack.encode(replace(card, **_WIDEST))
+    digests = dict.fromkeys(_DIGESTS, "d" * _DIGEST_LENGTH)
+    body = msgspec.msgpack.encode(replace(card, **_WIDEST, **digests))
     return len(msgspec.msgpack.encode(Sealed("p" * 52, card.kind, body, bytes(64))))
 
 
