@@ -86,7 +86,7 @@ class Directory:
 
         `shelf` decides which cards are kept when there are too many.
         """
-        self._shelf = shelf or CardShelf(me)
+        self._shelf = CardShelf(me) if shelf is None else shelf
         self._is_welcome = is_welcome
         self.swarm = swarm
         self.me = me

@@ -113,9 +113,10 @@ class Candidates:
     def failed(self, peer: PeerId, error: DslmError, now: float) -> None:
         """Remember for this request how asking `peer` went, and blame it if it is to blame."""
         past = self._past.setdefault(peer, _Past())
-        for card in self._view():
-            if card.peer == peer:
-                self._opinion.failed(card, error)
+        if not past.failures:  # however often it is tried again, it is one request that it failed
+            for card in self._view():
+                if card.peer == peer:
+                    self._opinion.failed(card, error)
         match error:
             case Busy():
                 past.rests_until = now + max(error.retry_after, 0.1)
