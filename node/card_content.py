@@ -1,6 +1,6 @@
 """What goes on a card: the settings' and the card file's words, made to fit into a record.
 
-Knows bounds and encoders; must not know models, peers or how cards are published.
+Knows settings, bounds and encoders; must not know models, peers or how cards are published.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from coordinator.ports import Encoder
 from coordinator.routing.score import prototype_vector
 from node.card_file import CardFile
+from node.config import ModelConfig
 from node.hosting.exemplars import choose_exemplars, clip_text
 from node.hosting.prototypes import make_prototypes
 from protocols import limits
@@ -22,6 +23,7 @@ from protocols.records import CapabilityCard, Prototype
 from protocols.sealing import Sealed
 
 PROTOTYPES_MIN = 4
+NAME_MAX = 96
 _TEXTS_PER_PROTOTYPE = 8
 _WIDEST = {"peer": "p" * 52, "swarm": "s" * 96, "sequence": 2**63 - 1, "expires_at": 1e10}
 """What is filled in when a card is announced, at its longest."""
@@ -42,6 +44,20 @@ def prototypes_wanted(texts: int) -> int:
     """How many prototypes stand for so many texts: one for eight, but 4 at least, 8 at most."""
     return min(
         texts, max(PROTOTYPES_MIN, min(limits.PROTOTYPES_MAX, texts // _TEXTS_PER_PROTOTYPE))
+    )
+
+
+def merged(settings: ModelConfig, file: CardFile) -> CardFile:
+    """What the settings say, and the file where they say nothing."""
+    examples = tuple(text for text in settings.examples if text.strip())
+    description = settings.description or file.description
+    return replace(
+        file,
+        description=clip_text(description, limits.DESCRIPTION_BYTES_MAX),
+        domains=normal_domains(settings.domains or file.domains),
+        licence=settings.licence[:NAME_MAX] or file.licence,
+        exemplars=examples or file.exemplars,
+        encoded=None if examples else file.encoded,
     )
 
 

@@ -12,17 +12,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coordinator.ports import Encoder
-from node.card_content import fit_card, normal_domains, portray
+from node.card_content import NAME_MAX, fit_card, merged, portray
 from node.card_file import CardFile, read_card_file
 from node.config import ModelConfig
-from node.hosting.exemplars import clip_text
 from node.hosting.hosted import HostedModel
 from node.state import HostedState
-from protocols import limits
 from protocols.errors import ConfigError, RecordError
 from protocols.records import CapabilityCard
 
-_NAME_MAX = 96
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +53,7 @@ class CardMaker:
             encoder=portrait.encoder,
             prototypes=portrait.prototypes,
             exemplars=portrait.exemplars,
-            licence=said.licence or model.licence[:_NAME_MAX],
+            licence=said.licence or model.licence[:NAME_MAX],
             modalities=said.modalities,
             languages=said.languages,
             scores=said.scores,
@@ -68,20 +65,6 @@ class CardMaker:
         if left_out:
             _log.warning("card of %s: %s", model.specialist, left_out)
         return fitting
-
-
-def merged(settings: ModelConfig, file: CardFile) -> CardFile:
-    """What the settings say, and the file where they say nothing."""
-    examples = tuple(text for text in settings.examples if text.strip())
-    description = settings.description or file.description
-    return replace(
-        file,
-        description=clip_text(description, limits.DESCRIPTION_BYTES_MAX),
-        domains=normal_domains(settings.domains or file.domains),
-        licence=settings.licence[:_NAME_MAX] or file.licence,
-        exemplars=examples or file.exemplars,
-        encoded=None if examples else file.encoded,
-    )
 
 
 def facts_of(model: HostedModel) -> CapabilityCard:

@@ -10,9 +10,14 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from coordinator.inspection import agreement, texts_of
-from node.card_content import card_of_file, fit_card, normal_domains, sealed_size
+from node.card_content import (
+    card_of_file,
+    fit_card,
+    merged,
+    normal_domains,
+    sealed_size,
+)
 from node.card_file import CardFile, FilePrototypes, format_card_file, parse_card_file
-from node.cards import merged
 from node.config import ModelConfig
 from node.hosting.exemplars import clip_text
 from protocols import limits
