@@ -62,6 +62,8 @@ class Inspector:
         self._verdicts: OrderedDict[bytes, float] = OrderedDict()
         self._seen: dict[tuple[str, str], tuple[int, bytes]] = {}
         """Which content a card had, by its sequence."""
+        self._liars: set[tuple[str, str]] = set()
+        """Cards that lied when they were last gone through."""
         self._soon: list[CapabilityCard] = []
 
     def agreement(self, card: CapabilityCard) -> float | None:
@@ -74,8 +76,12 @@ class Inspector:
         return found is not None and found < BORNE_OUT
 
     def honesty(self, card: CapabilityCard) -> float:
-        """What to multiply the trust in `card` by; 1 as long as nothing is known."""
-        return TRUST_IN_LIES if self.is_lying(card) else 1.0
+        """What to multiply the trust in `card` by; 1 as long as nothing is known.
+
+        Asked for every card at every decision, so it looks closer at suspects only.
+        """
+        is_suspect = (card.specialist, card.peer) in self._liars
+        return TRUST_IN_LIES if is_suspect and self.is_lying(card) else 1.0
 
     def soon(self, card: CapabilityCard) -> None:
         """Look at `card` before others: it is about to matter."""
@@ -104,6 +110,7 @@ class Inspector:
         cards = self._cards()
         present = {(card.specialist, card.peer) for card in cards}
         self._seen = {key: known for key, known in self._seen.items() if key in present}
+        self._liars = {(card.specialist, card.peer) for card in cards if self.is_lying(card)}
         due = [card for card in cards if self._is_due(card)]
         return self._rng.choice(due) if due else None
 
@@ -114,6 +121,8 @@ class Inspector:
             vectors.append((await encoder.encode([text]))[0])
             await asyncio.sleep(1 / self._settings.encodings_per_second)
         self._verdicts[self._content(card)] = agreement(card, vectors)
+        if self.is_lying(card):
+            self._liars.add((card.specialist, card.peer))
         if len(self._verdicts) > VERDICTS_MAX:
             self._verdicts.popitem(last=False)
 

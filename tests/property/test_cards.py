@@ -33,8 +33,9 @@ from protocols.signing import Identity
 from tests.effort import examples
 
 ALICE = Identity(bytes(32))
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=90)
-names = st.text(st.characters(exclude_categories=("Cs",)), max_size=96)
+characters = st.characters(exclude_categories=["Cs"])
+text = st.text(characters, max_size=90)
+names = st.text(characters, max_size=96)
 scores = st.builds(
     MeasuredScore, names, names, st.floats(-1e6, 1e6), st.integers(1, 2**31), names, names
 ).map(lambda one: replace(one, digest=one.digest[:64]))
@@ -45,13 +46,13 @@ prototypes = st.builds(
 )
 
 
-def tuples(of: st.SearchStrategy, most: int, least: int = 0) -> st.SearchStrategy:  # type: ignore[type-arg]
+def tuples(of: st.SearchStrategy, most: int, least: int = 0) -> st.SearchStrategy:
     return st.lists(of, min_size=least, max_size=most).map(tuple)
 
 
 files = st.builds(
     CardFile,
-    description=st.text(st.characters(exclude_categories=("Cs",)), max_size=600),
+    description=st.text(characters, max_size=600),
     domains=tuples(names, limits.DOMAINS_MAX),
     languages=tuples(names, limits.LANGUAGES_MAX),
     modalities=tuples(names, limits.MODALITIES_MAX),

@@ -93,11 +93,15 @@ def test_the_same_content_is_looked_at_once_whoever_publishes_it() -> None:
     changed = card("one", "a", ["a"], sequence=3)
 
     async def main() -> None:
-        one = inspector([first])
+        one = inspector([again, copy])
         await one.look_at(first, WordEncoder())
         assert [one.is_lying(known) for known in (first, again, copy)] == [True] * 3
         assert not one.is_lying(changed)
         assert one.agreement(changed) is None
+        assert one.honesty(copy) == 1.0
+        assert one.next() is None  # goes through all, and finds that the copy is known
+        assert [one.honesty(known) for known in (again, copy)] == [TRUST_IN_LIES] * 2
+        assert one.honesty(changed) == 1.0
 
     run_virtual(main())
 
