@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from coordinator.card_shelf import CardShelf
 from coordinator.verify import Verifier
 from protocols import limits
+from protocols.domains import domain_prefixes
 from protocols.errors import ProtocolError, RecordError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.records import (
@@ -198,9 +199,16 @@ class Directory:
         return tuple(sorted({SpecialistId(card.specialist) for card in self.cards(now)}))
 
     def nearest_names(self, name: str, now: float) -> tuple[str, ...]:
-        """Up to three known specialists: those of a domain called `name`, then similar names."""
+        """Up to three known specialists: those of a domain `name` or below, then similar names."""
         wanted = name.lower()
-        of_domain = sorted({card.specialist for card in self.cards(now) if wanted in card.domains})
+        of_domain = sorted(
+            {
+                card.specialist
+                for card in self.cards(now)
+                for domain in card.domains
+                if wanted in domain_prefixes(domain)
+            }
+        )
         similar = difflib.get_close_matches(wanted, self.specialists(now), n=3, cutoff=0.5)
         return tuple(dict.fromkeys([*of_domain, *similar]))[:3]
 

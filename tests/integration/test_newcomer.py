@@ -192,6 +192,18 @@ def test_from_thirty_examples_to_being_asked_within_a_minute(
     assert [ask(asker, prompt) for prompt in ASKED] == ["lab/bees"] * 3
     assert ask(asker, "Can my landlord keep the deposit after the contract ends?") == "lab/law"
 
+    shown = dslm(
+        *("card", "show", "lab/bees", "--url", asker.client.url),
+        models_dir=models_dir,
+        home=tmp_path / "home",
+    )
+    assert "specialist   lab/bees" in shown.stdout, shown.stderr
+    unknown = dslm(
+        *("card", "show", "lab/wasps", "--url", asker.client.url),
+        models_dir=models_dir,
+        home=tmp_path / "home",
+    )
+    assert (unknown.returncode, unknown.stdout) == (4, "")
     card = published(asker.client, "lab/bees")
     assert card.domains
     assert len(card.adapter) == len(card.base_digest) == 64

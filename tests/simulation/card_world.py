@@ -7,7 +7,6 @@ unsure of itself. As a chain does, the asker tries once more with the next card 
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -73,7 +72,8 @@ class Tally:
     first_lost: int = 0
     """Not answered well by the first specialist that was asked."""
     lost_in_warm_up: int = 0
-    lost_to: Counter[str] = field(default_factory=Counter)
+    lost_to: dict[str, int] = field(default_factory=dict)
+    """Of what kind the first choices were that did not answer well."""
     honest_asked: int = 0
     """Different honest specialists that were asked: newcomers have their chance."""
 
@@ -265,7 +265,8 @@ class Asker:
         tally.lost += not good
         tally.first_lost += not self._is_good(first, domain)
         if not self._is_good(first, domain):
-            tally.lost_to[self._kind_of(first)] += 1
+            kind = self._kind_of(first)
+            tally.lost_to[kind] = tally.lost_to.get(kind, 0) + 1
 
     def _kind_of(self, name: str) -> str:
         """Of what kind the card is, with a mark before it if nobody answered."""

@@ -186,3 +186,15 @@ def test_a_card_that_is_used_is_kept_before_others() -> None:
     assert first in directory.cards(NOW)
     directory.forget(PeerId(first.peer))
     assert len(directory.cards(NOW)) == 1
+
+
+def test_a_wide_domain_leads_to_what_lies_below() -> None:
+    directory = Directory(SWARM, ME.peer_id)
+    physics = CapabilityCard(
+        *(ME.peer_id, SWARM, 1, NOW + 60, "quanta", "d", "b", "fp32", 9),
+        domains=("science/physics",),
+    )
+    offer(directory, physics, ME)
+    assert directory.nearest_names("Science", NOW) == ("quanta",)
+    assert directory.nearest_names("science/physics", NOW) == ("quanta",)
+    assert directory.nearest_names("physics", NOW) == ()
