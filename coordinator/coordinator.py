@@ -143,24 +143,14 @@ class Coordinator:
             return await self._choose_by_name(request)
         if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
-        choice = await self._choose_nearest(request)
-        if request.route is not Route.LOCAL and await self._look_further(request, choice):
-            choice = await self._choose_nearest(request)
+        if self._search is not None and request.route is not Route.LOCAL:
+            await self._search.look(routed_text(request.prompt))
+        now, trust = self._parts.clock.monotonic(), self.reputation.trust()
+        choice = await self._router.choose(request.prompt, self._cards(request), now, trust)
         for card in self._replicas(request, choice.specialist):
             self._parts.directory.want(card)
             self.reputation.inspector.soon(card)
         return choice
-
-    async def _choose_nearest(self, request: AnswerRequest) -> Choice:
-        now, trust = self._parts.clock.monotonic(), self.reputation.trust()
-        return await self._router.choose(request.prompt, self._cards(request), now, trust)
-
-    async def _look_further(self, request: AnswerRequest, choice: Choice) -> bool:
-        """Look for cards that are not kept here, if those that are do not lie near."""
-        best = choice.scores[0].score if choice.scores else -1.0
-        if self._search is None or not self._search.is_worth_while(best):
-            return False
-        return bool(await self._search.search(routed_text(request.prompt)))
 
     async def _choose_by_name(self, request: AnswerRequest) -> Choice:
         try:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.ports import Encoder
-from coordinator.routing.score import card_score
 from protocols.domains import DEPTH_MAX, child_of, domain_prefixes
 from protocols.ports import Clock
 from protocols.records import CapabilityCard, domain_key, swarm_key
@@ -38,6 +37,7 @@ class SearchSettings:
     names: int = 48
     """Encoded for one search; other domains count by their cards alone."""
     seconds: float = 2.0
+    weak: float = WEAK
 
 
 class DomainSearch:
@@ -58,21 +58,21 @@ class DomainSearch:
         self._settings = settings or SearchSettings()
         self._names: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
-    def is_worth_while(self, best: float) -> bool:
-        """Whether to look further when the best card that is known scores `best`."""
-        is_partial = self._discovery.is_partial or self._directory.is_partial(self._clock.now())
-        return best < WEAK and is_partial
-
-    async def search(self, text: str) -> tuple[str, ...]:
+    async def look(self, text: str) -> tuple[str, ...]:
         """Bring cards that may be near to `text` into the directory; the domains looked up.
 
-        Ends after the settings' time with what was found by then.
+        Does nothing if all cards are kept, or one of those that are is near. Ends after the
+        settings' time with what was found by then.
         """
+        now = self._clock.now()
+        if not text or not (self._discovery.is_partial or self._directory.is_partial(now)):
+            return ()
         looked_up: list[str] = []
         try:
             async with asyncio.timeout(self._settings.seconds):
                 prompt = (await self._encoder.encode([text]))[0]
-                await self._descend(prompt, looked_up)
+                if max(self._by_card(prompt).values(), default=-1.0) < self._settings.weak:
+                    await self._descend(prompt, looked_up)
         except TimeoutError:
             pass
         return tuple(looked_up)
@@ -122,14 +122,43 @@ class DomainSearch:
             domain: float(self._names[domain] @ prompt) if domain in self._names else -1.0
             for domain in domains
         }
-        for card in self._directory.cards(self._clock.now()):
-            if card.encoder == self._encoder.digest:
-                self._raise_to(scores, card, prompt)
+        for card_domains, cosine in self._by_card(prompt).items():
+            prefixes = {prefix for domain in card_domains for prefix in domain_prefixes(domain)}
+            for prefix in prefixes & scores.keys():
+                scores[prefix] = max(scores[prefix], cosine)
         return scores
 
-    def _raise_to(
-        self, scores: dict[str, float], card: CapabilityCard, prompt: NDArray[np.float32]
-    ) -> None:
-        prefixes = {prefix for domain in card.domains for prefix in domain_prefixes(domain)}
-        for prefix in prefixes & scores.keys():
-            scores[prefix] = max(scores[prefix], card_score(prompt, card))
+    def _by_card(self, prompt: NDArray[np.float32]) -> dict[tuple[str, ...], float]:
+        """By the domains of a card: how near the nearest card with these is to `prompt`."""
+        cards = [
+            card
+            for card in self._directory.cards(self._clock.now())
+            if card.encoder == self._encoder.digest and _is_of(card, prompt.size)
+        ]
+        found: dict[tuple[str, ...], float] = {}
+        for card, cosine in zip(cards, nearest_cosines(prompt, cards), strict=True):
+            found[card.domains] = max(found.get(card.domains, -1.0), float(cosine))
+        return found
+
+
+def nearest_cosines(
+    prompt: NDArray[np.float32], cards: Sequence[CapabilityCard]
+) -> NDArray[np.float32]:
+    """`[cards]`: the cosine of `prompt` with the nearest prototype of each, all at once.
+
+    Each card has prototypes, and all have as many dimensions as `prompt`.
+    """
+    if not cards:
+        return np.zeros(0, dtype=np.float32)
+    data = b"".join(one.vector for card in cards for one in card.prototypes)
+    rows = np.frombuffer(data, dtype=np.int8).reshape(-1, prompt.size).astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-6)
+    cosines = (rows @ prompt) / lengths
+    counts = [len(card.prototypes) for card in cards]
+    starts = np.cumsum([0, *counts[:-1]])
+    best: NDArray[np.float32] = np.maximum.reduceat(cosines, starts).astype(np.float32)
+    return best
+
+
+def _is_of(card: CapabilityCard, dimensions: int) -> bool:
+    return bool(card.prototypes) and all(len(one.vector) == dimensions for one in card.prototypes)
