@@ -11,6 +11,7 @@ of another domain it is .26 at most, with half of them .38.
 
 import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ BORNE_OUT = 0.42
 """Cosine that every prototype must have with some text of its card."""
 TRUST_IN_LIES = 0.25
 VERDICTS_MAX = 16_384
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,12 @@ class Inspector:
                 continue
             try:
                 await self.look_at(card, self._encoder)
-            except DslmError:
+            # Top of a task, and these are strangers' texts: one that a library chokes on must not
+            # end the node. It is not looked at again.
+            except Exception as error:  # noqa: BLE001
+                _log.warning("cannot encode the card of %s: %s", card.specialist, error)
+                if not isinstance(error, DslmError):
+                    self._verdicts[self._content(card)] = -1.0
                 await asyncio.sleep(self._settings.idle_pause)
 
     def next(self) -> CapabilityCard | None:

@@ -152,6 +152,27 @@ def test_an_encoder_that_fails_is_tried_again_later() -> None:
     assert one.is_lying(made)
 
 
+def test_a_text_that_a_library_chokes_on_ends_nothing() -> None:
+    class Choking(WordEncoder):
+        async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if texts[0] == "c":
+                raise IndexError("a defect")
+            return await super().encode(texts)
+
+    made, good = card("one", "a", ["c"]), card("two", "a", ["a"])
+    one = inspector([made, good], Choking())
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(one.run())
+            await asyncio.sleep(60)
+            task.cancel()
+
+    run_virtual(main())
+    assert one.is_lying(made)
+    assert one.agreement(good) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_without_an_encoder_nothing_is_done() -> None:
     made = card("one", "a", ["c"])
     one = Inspector(None, lambda: [made], random.Random(1))
