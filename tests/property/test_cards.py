@@ -86,13 +86,13 @@ def made_card(file: CardFile) -> CapabilityCard:
     return asyncio.run(card_of_file("owner/" + "n" * 90, file, HashEncoder()))
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(files)
 def test_a_card_file_is_read_as_it_was_written(file: CardFile) -> None:
     assert parse_card_file(format_card_file(file).encode()) == file
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(files)
 def test_every_card_fits_and_survives_the_seal(file: CardFile) -> None:
     said = merged(ModelConfig("x"), file)
@@ -114,7 +114,7 @@ def test_every_card_fits_and_survives_the_seal(file: CardFile) -> None:
     assert open_sealed(sealed) == full
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(files)
 def test_what_is_left_on_a_card_still_bears_its_prototypes_out(file: CardFile) -> None:
     """Else receivers would take a card for a lie because it was too long."""

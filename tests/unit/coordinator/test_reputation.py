@@ -31,7 +31,7 @@ from protocols.ids import PeerId, SpecialistId
 from protocols.records import CapabilityCard
 
 P, S = PeerId("p"), SpecialistId("law")
-ROUNDS = 400
+ROUNDS = 200
 
 
 def card(specialist: str = "law", peer: str = "p") -> CapabilityCard:
