@@ -10,17 +10,20 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from coordinator.answer import AUTO, AnswerEvent, AnswerRequest, Route, Routed
+from coordinator.answer import AUTO, AnswerEvent, AnswerRequest, Completed, Route, Routed
 from coordinator.asking import RemoteAnswerer
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.dispatch.candidates import Candidates
 from coordinator.dispatch.dispatcher import Dispatcher
 from coordinator.dispatch.run import AnswerRun
+from coordinator.domain_search import DomainSearch
+from coordinator.inspection import Inspector
 from coordinator.measure import PeerMeasurement, PeerMeasurements
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder
-from coordinator.routing.router import Choice, Router
+from coordinator.reputation import Outcome, Outcomes, Reputation
+from coordinator.routing.router import Choice, Router, routed_text
 from protocols.errors import (
     DeadlineExceeded,
     DslmError,
@@ -66,6 +69,13 @@ class Coordinator:
         self._router = Router(parts.encoder, self.measurements)
         self._dispatcher = Dispatcher(parts.tasks, parts.clock)
         self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
+        self._search = _search_of(parts)
+        self.reputation = Reputation(
+            Outcomes(),
+            Inspector(parts.encoder, self._foreign_cards, parts.rng),
+            parts.clock,
+            parts.rng,
+        )
 
     async def plan(self, request: AnswerRequest) -> Routed:
         """Who would answer now and why, without asking anybody; errors as of `answer`."""
@@ -96,6 +106,8 @@ class Coordinator:
         surroundings = _Surroundings(self._parts, choice.specialist)
         async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
             async for event in events:
+                if isinstance(event, Completed):
+                    self._credit(event)
                 yield event
 
     async def ping(self, peer: PeerId) -> Pong:
@@ -131,8 +143,14 @@ class Coordinator:
             return await self._choose_by_name(request)
         if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
-        now = self._parts.clock.monotonic()
-        return await self._router.choose(request.prompt, self._cards(request), now)
+        if self._search is not None and request.route is not Route.LOCAL:
+            await self._search.look(routed_text(request.prompt))
+        now, trust = self._parts.clock.monotonic(), self.reputation.trust()
+        choice = await self._router.choose(request.prompt, self._cards(request), now, trust)
+        for card in self._replicas(request, choice.specialist):
+            self._parts.directory.want(card)
+            self.reputation.inspector.soon(card)
+        return choice
 
     async def _choose_by_name(self, request: AnswerRequest) -> Choice:
         try:
@@ -182,7 +200,18 @@ class Coordinator:
             self._parts.me,
             self.measurements,
             self._parts.rng,
+            self.reputation,
         )
+
+    def _credit(self, completed: Completed) -> None:
+        """Each peer that had part in an answer kept its word."""
+        for share in completed.shares:
+            self.reputation.report(completed.specialist, share.peer, Outcome.COMPLETED)
+
+    def _foreign_cards(self) -> Sequence[CapabilityCard]:
+        """What others say of themselves."""
+        cards = self._parts.directory.cards(self._parts.clock.now())
+        return [card for card in cards if card.peer != self._parts.me]
 
     def _forget_strangers(self) -> None:
         if self.measurements.size <= MEASURED_MAX:
@@ -216,6 +245,12 @@ class _Surroundings:
 
     async def look_again(self) -> None:
         await self.parts.discovery.find_specialist(self.specialist)
+
+
+def _search_of(parts: Parts) -> DomainSearch | None:
+    if parts.encoder is None:
+        return None
+    return DomainSearch(parts.directory, parts.discovery, parts.encoder, parts.clock)
 
 
 def _nobody(request: AnswerRequest) -> str:

@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from coordinator.card_shelf import CardShelf
 from coordinator.verify import Verifier
 from protocols import limits
+from protocols.domains import domain_prefixes
 from protocols.errors import ProtocolError, RecordError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.records import (
@@ -79,8 +81,13 @@ class Directory:
         verifier: Verifier | None = None,
         peers_max: int = PEERS_MAX,
         is_welcome: Callable[[PeerId], bool] = lambda _: True,
+        shelf: CardShelf | None = None,
     ) -> None:
-        """`is_welcome` says whose records are not believed whatever they say: the revoked."""
+        """`is_welcome` says whose records are not believed whatever they say: the revoked.
+
+        `shelf` decides which cards are kept when there are too many.
+        """
+        self._shelf = CardShelf(me) if shelf is None else shelf
         self._is_welcome = is_welcome
         self.swarm = swarm
         self.me = me
@@ -93,9 +100,12 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory of {self.swarm} peers={len(self._peers)}>"
 
-    def offer(self, data: bytes, key: str, subkey: str, now: float) -> Record:
+    def offer(
+        self, data: bytes, key: str, subkey: str, now: float, *, is_wanted: bool = False
+    ) -> Record:
         """Take in what was found under (`key`, `subkey`); the record, known or new.
 
+        A card that `is_wanted` is kept before others where there is not room for all.
         `ProtocolError` if it is not genuine, not of this swarm, not alive or not in its place.
         """
         try:
@@ -103,9 +113,12 @@ class Directory:
             held = known.held.get(key) if known else None
             if held is not None and held.data == data:  # believed before: only time passes
                 check_time(held.record, now)
+                if is_wanted:
+                    self._shelf.want((subkey, key))
                 return held.record
             record = self._believe(data, key, subkey, now)
             self._hold(record, data, key, now)
+            self._make_room(record, data, key, is_wanted=is_wanted)
         except ProtocolError:
             self._refused += 1
             raise
@@ -116,7 +129,7 @@ class Directory:
         gone = []
         for peer, known in list(self._peers.items()):
             for key in [key for key, held in known.held.items() if held.forget_after <= now]:
-                self._count(known, -len(known.held.pop(key).data))
+                self._drop(peer, known, key)
             if not known.held:
                 self.forget(peer)
                 gone.append(peer)
@@ -127,6 +140,34 @@ class Directory:
         known = self._peers.pop(peer, None)
         if known is not None:
             self._count(known, -known.bytes)
+            for key in known.held:
+                self._shelf.remove((peer, key))
+
+    def sealed(self, card: CapabilityCard) -> bytes:
+        """The signed record of `card`, which must be one that is held; else empty."""
+        peer = PeerId(card.peer)
+        known = self._peers.get(peer)
+        key = card_key(self.swarm, peer, SpecialistId(card.specialist))
+        held = known.held.get(key) if known else None
+        return held.data if held else b""
+
+    def want(self, card: CapabilityCard) -> None:
+        """`card` is of use: keep it before others."""
+        peer = PeerId(card.peer)
+        self._shelf.want((peer, card_key(self.swarm, peer, SpecialistId(card.specialist))))
+
+    def is_passed_over(self, peer: PeerId, specialist: SpecialistId, now: float) -> bool:
+        """Whether there was no room for this card lately."""
+        return self._shelf.is_passed_over((peer, card_key(self.swarm, peer, specialist)), now)
+
+    def is_partial(self, now: float) -> bool:
+        """Whether there are cards that were found and are not kept."""
+        return self._shelf.is_partial(now)
+
+    def indexed(self, key: str, now: float) -> tuple[IndexRecord, ...]:
+        """The living index records under `key`, by peer."""
+        found = (self._get(peer, key, now) for peer in sorted(self._peers))
+        return tuple(record for record in found if isinstance(record, IndexRecord))
 
     def nodes(self, now: float) -> tuple[NodeRecord, ...]:
         """All living node records, by peer id."""
@@ -158,9 +199,16 @@ class Directory:
         return tuple(sorted({SpecialistId(card.specialist) for card in self.cards(now)}))
 
     def nearest_names(self, name: str, now: float) -> tuple[str, ...]:
-        """Up to three known specialists: those of a domain called `name`, then similar names."""
+        """Up to three known specialists: those of a domain `name` or below, then similar names."""
         wanted = name.lower()
-        of_domain = sorted({card.specialist for card in self.cards(now) if wanted in card.domains})
+        of_domain = sorted(
+            {
+                card.specialist
+                for card in self.cards(now)
+                for domain in card.domains
+                if wanted in domain_prefixes(domain)
+            }
+        )
         similar = difflib.get_close_matches(wanted, self.specialists(now), n=3, cutoff=0.5)
         return tuple(dict.fromkeys([*of_domain, *similar]))[:3]
 
@@ -204,6 +252,25 @@ class Directory:
         known.held[key] = offered
         self._count(known, growth)
         self._shrink()
+
+    def _make_room(self, record: Record, data: bytes, key: str, *, is_wanted: bool) -> None:
+        """Of too many cards, drop those that the shelf gives up."""
+        known = self._peers.get(PeerId(record.peer))
+        if not isinstance(record, CapabilityCard) or known is None:
+            return
+        held = known.held.get(key)
+        if held is None or held.data != data:  # an older one than that which we hold
+            return
+        self._shelf.add((record.peer, key), record, len(data), is_wanted=is_wanted)
+        for peer, place in self._shelf.overflow(record.expires_at):
+            owner = self._peers[PeerId(peer)]
+            self._drop(PeerId(peer), owner, place)
+            if not owner.held:
+                del self._peers[PeerId(peer)]
+
+    def _drop(self, peer: PeerId, known: _Known, key: str) -> None:
+        self._count(known, -len(known.held.pop(key).data))
+        self._shelf.remove((peer, key))
 
     def _count(self, known: _Known, growth: int) -> None:
         known.bytes += growth

@@ -62,6 +62,11 @@ class Refreshed:
 class _Tally:
     lookups: int = 0
     failed: int = 0
+    cards_left: int | None = None
+    """How many cards may still be read; None: all."""
+    is_wanted: bool = False
+    """Whether what is read shall be kept before others."""
+    is_partial: bool = False
 
 
 class Discovery:
@@ -82,6 +87,7 @@ class Discovery:
         self._settings = settings or DiscoverySettings()
         self._asked: dict[str, float] = {}
         self._running: dict[str, asyncio.Event] = {}
+        self._is_partial = False
 
     async def run(self) -> None:
         """Refresh for ever: in quick succession while the swarm is being found, then at leisure.
@@ -102,6 +108,7 @@ class Discovery:
         """Look once for everybody in the swarm, and forget the dead."""
         tally = _Tally()
         await self._follow(swarm_key(self._directory.swarm), tally)
+        self._is_partial = tally.is_partial
         now = self._clock.now()
         self._directory.prune(now)
         others = [n for n in self._directory.nodes(now) if n.peer != self._directory.me]
@@ -115,7 +122,16 @@ class Discovery:
         """Look for the peers that host any specialist of `domain`."""
         await self._find(domain_key(self._directory.swarm, domain))
 
-    async def _find(self, key: str) -> None:
+    async def find_prefix(self, prefix: str, cards: int) -> None:
+        """Look for specialists of `prefix` and what lies below: `cards` of them, by chance."""
+        await self._find(domain_key(self._directory.swarm, prefix), cards)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the last round followed a part of the swarm's index only."""
+        return self._is_partial
+
+    async def _find(self, key: str, cards: int = 0) -> None:
         """A targeted lookup; callers that want the same one at the same time share it."""
         while key in self._running:  # again, if who looked was cancelled before the end
             await self._running[key].wait()
@@ -124,7 +140,7 @@ class Discovery:
             return
         done = self._running[key] = asyncio.Event()
         try:
-            await self._follow(key, _Tally())
+            await self._follow(key, _Tally(cards_left=cards or None, is_wanted=True))
             self._remember(key)
         finally:
             del self._running[key]
@@ -141,8 +157,12 @@ class Discovery:
         entries = await self._read(index_key, tally)
         indexes = [entry for entry in entries if isinstance(entry, IndexRecord)]
         if len(indexes) > self._settings.peers_per_lookup:
+            tally.is_partial = True
             indexes = self._rng.sample(indexes, self._settings.peers_per_lookup)
-        keys = iter(dict.fromkeys(key for index in indexes for key in self._keys_to_read(index)))
+        elif tally.cards_left is not None:
+            self._rng.shuffle(indexes)
+        found = (key for index in indexes for key in self._keys_to_read(index, tally))
+        keys = _each_once(found)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._settings.lookups_at_once):
                 group.create_task(self._read_all(keys, tally))
@@ -152,15 +172,26 @@ class Discovery:
         for key in keys:
             await self._read(key, tally)
 
-    def _keys_to_read(self, index: IndexRecord) -> Iterable[str]:
-        """The node record and the cards of an entry, but for those that we hold and that live."""
-        fresh = self._clock.now() + self._settings.renew_before
+    def _keys_to_read(self, index: IndexRecord, tally: _Tally) -> Iterator[str]:
+        """The node record and the cards of an entry, but for those that we hold and that live, and
+        those for which there was no room.
+        """
+        now = self._clock.now()
+        fresh = now + self._settings.renew_before
         swarm, peer = self._directory.swarm, PeerId(index.peer)
+        names = [SpecialistId(name) for name in index.specialists]
+        due = [name for name in names if self._directory.card(peer, name, fresh) is None]
+        if not tally.is_wanted:
+            due = [name for name in due if not self._directory.is_passed_over(peer, name, now)]
+        if tally.cards_left is not None:
+            due = due[: tally.cards_left]
+            tally.cards_left -= len(due)
+            if not due:
+                return
         if self._directory.node(peer, fresh) is None:
             yield node_key(swarm, peer)
-        for name in index.specialists:
-            if self._directory.card(peer, SpecialistId(name), fresh) is None:
-                yield card_key(swarm, peer, SpecialistId(name))
+        for name in due:
+            yield card_key(swarm, peer, name)
 
     async def _read(
         self, key: str, tally: _Tally
@@ -177,7 +208,17 @@ class Discovery:
         now = self._clock.now()
         for subkey in sorted(found):
             try:
-                records.append(self._directory.offer(found[subkey].value, key, subkey, now))
+                value, wanted = found[subkey].value, tally.is_wanted
+                offered = self._directory.offer(value, key, subkey, now, is_wanted=wanted)
+                records.append(offered)
             except ProtocolError:
                 continue  # counted by the directory; whoever wrote it harms only itself
         return records
+
+
+def _each_once(keys: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for key in keys:
+        if key not in seen:
+            seen.add(key)
+            yield key

@@ -6,12 +6,14 @@ Knows records, the record store and our own directory; must not know how others 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
 from coordinator.directory import Directory
+from protocols import limits
+from protocols.domains import domain_prefixes
 from protocols.errors import DslmError, ProtocolError
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.ports import Clock, RecordStore
@@ -34,6 +36,8 @@ LIFETIME_SECONDS = 75.0
 """Three periods and some: one lost announcement hides nobody, a dead peer is gone in a minute."""
 RETRY_SECONDS = 1.0
 PUTS_AT_ONCE = 8
+DOMAIN_KEYS_MAX = 64
+"""Domains and prefixes under which a peer is indexed; of more, the first."""
 
 _log = logging.getLogger(__name__)
 
@@ -136,13 +140,50 @@ def records_of(offer: Offer, sequence: int, expires_at: float) -> Iterator[tuple
     node = replace(offer.node, sequence=sequence, expires_at=expires_at)
     swarm, peer = SwarmId(node.swarm), PeerId(node.peer)
     yield node_key(swarm, peer), node
-    keys: dict[str, list[str]] = {swarm_key(swarm): list(node.specialists)}
+    keys: dict[str, _Entry] = {swarm_key(swarm): _Entry(list(node.specialists))}
     for unsequenced in offer.cards:
         card = replace(unsequenced, sequence=sequence, expires_at=expires_at)
         specialist = SpecialistId(card.specialist)
         yield card_key(swarm, peer, specialist), card
-        keys[specialist_key(swarm, specialist)] = [specialist]
+        keys[specialist_key(swarm, specialist)] = _Entry([specialist])
+    for prefix, entry in _by_domain(offer.cards).items():
+        key = domain_key(swarm, prefix) if prefix else swarm_key(swarm)
+        keys.setdefault(key, entry).domains = entry.domains
+    for key, entry in keys.items():
+        yield (
+            key,
+            IndexRecord(
+                node.peer,
+                key,
+                sequence,
+                expires_at,
+                tuple(entry.specialists),
+                tuple(entry.domains)[: limits.DOMAINS_MAX],
+            ),
+        )
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What an index record says besides its key."""
+
+    specialists: list[str] = field(default_factory=list)
+    domains: dict[str, None] = field(default_factory=dict)
+    """In the order in which the cards name them."""
+
+
+def _by_domain(cards: Sequence[CapabilityCard]) -> dict[str, _Entry]:
+    """By domain and prefix, at most `DOMAIN_KEYS_MAX`; the empty prefix has no specialists."""
+    found: dict[str, _Entry] = {}
+    for card in cards:
         for domain in card.domains:
-            keys.setdefault(domain_key(swarm, domain), []).append(specialist)
-    for key, specialists in keys.items():
-        yield key, IndexRecord(node.peer, key, sequence, expires_at, tuple(specialists))
+            above = ""
+            for prefix in domain_prefixes(domain):
+                if prefix not in found and len(found) > DOMAIN_KEYS_MAX:
+                    break
+                found.setdefault(above, _Entry()).domains[prefix] = None
+                specialists = found.setdefault(prefix, _Entry()).specialists
+                if card.specialist not in specialists:
+                    specialists.append(card.specialist)
+                above = prefix
+    return found

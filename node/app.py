@@ -218,8 +218,8 @@ class Node:
             started=self._ground.clock.monotonic(),
             encoder=matter.encoder.digest if matter.encoder else "",
             hosted=tuple(
-                hosted_state(matter.models[SpecialistId(one.id)], one)
-                for one in self._config.models
+                hosted_state(matter.models[SpecialistId(card.specialist)], card)
+                for card in matter.cards
             ),
         )
 

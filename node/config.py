@@ -148,6 +148,9 @@ class ModelConfig:
     licence: str = ""
     adapter: str = ""
     """Folder of a LoRA adapter, PEFT's or dslm's own, that makes a specialist of `path`."""
+    card: str = ""
+    """A card file; empty: `card.toml` in the adapter's folder, if it is there. What is set here
+    goes before what the file says."""
 
 
 @dataclass(frozen=True, slots=True)

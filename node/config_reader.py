@@ -13,6 +13,7 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from node.card_file import CARD_FILE
 from node.config import (
     DEFAULT_MODEL,
     SECTIONS,
@@ -284,10 +285,24 @@ def _model(table: object, given: _Given) -> ModelConfig:
         raise ConfigError(f"{where}: {error}") from error
     if model.slots < 1 or model.context < 0:
         raise ConfigError(f"{where}: slots must be 1 or more and context 0 or more")
-    if model.adapter and not model.domains:
-        raise ConfigError(f"{where}: {name} has an adapter, so it needs domains that it is for")
     path, adapter = _rooted(model.path, given.folder), _rooted(model.adapter, given.folder)
-    return replace(model, id=name, path=path, adapter=adapter)
+    card = _card(_rooted(model.card, given.folder), adapter, f"{where}: {name}")
+    if adapter and not (model.domains or card):
+        raise ConfigError(
+            f"{where}: {name} has an adapter, so it needs domains that it is for, or a card file "
+            "that names them (`dslm card new` makes one)"
+        )
+    return replace(model, id=name, path=path, adapter=adapter, card=card)
+
+
+def _card(card: str, adapter: str, where: str) -> str:
+    """The card file: the one that is named, else the one beside the adapter, if there is one."""
+    if card:
+        if not Path(card).is_file():
+            raise ConfigError(f"{where}: there is no card file {card}; `dslm card new` makes one")
+        return card
+    beside = Path(adapter) / CARD_FILE
+    return str(beside) if adapter and beside.is_file() else ""
 
 
 def _rooted(path: str, folder: Path | None) -> str:

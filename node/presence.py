@@ -241,6 +241,7 @@ class Presence:
         if self._ground.config.network.remember:
             self._begin(self._come_back(self.memory.addresses()))
         self._begin(self.discovery.run())
+        self._begin(self.coordinator.reputation.inspector.run())
         if not self._may_host():
             return
         self._begin(self._announce())

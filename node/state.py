@@ -118,6 +118,27 @@ class SpecialistsState(Struct, frozen=True):
     models: tuple[SpecialistState, ...]
 
 
+class CardState(Struct, frozen=True):
+    """One row of `GET /api/v1/cards`: a card as it was published, and what this node thinks of it.
+
+    `trust` (0 to 1) and `agreement` (how well its own texts bear its prototypes out, a cosine) are
+    told to the owner only; `agreement` is null until the card was looked at.
+    """
+
+    sealed: bytes
+    """The signed record, base64 in JSON."""
+    is_local: bool
+    trust: float | None = None
+    agreement: float | None = None
+
+
+class CardsState(Struct, frozen=True):
+    """`GET /api/v1/cards`: one card of each specialist. With `?specialist=` all of that one."""
+
+    schema_version: int
+    cards: tuple[CardState, ...]
+
+
 class Check(Struct, frozen=True):
     """One step of a join or of the doctor, with what was found and, if it failed, what to do."""
 
@@ -276,6 +297,10 @@ class NodeView(Protocol):
 
     def specialists(self, swarm: str | None = None) -> SpecialistsState:
         """From local knowledge; never waits for the network."""
+        ...
+
+    def cards(self, specialist: str = "", swarm: str | None = None) -> CardsState:
+        """The cards of `specialist`, or one of each; from local knowledge."""
         ...
 
     def readers(self) -> tuple[SwarmReaders, ...]:

@@ -24,6 +24,7 @@ from protocols.ports import Clock
 from protocols.records import CapabilityCard, NodeRecord
 
 PINGS_MAX = 100
+CARDS_SHOWN_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,18 @@ class LiveView(SwarmView):
         rows = tuple(_specialist(by_name[name], presence.me) for name in sorted(by_name))
         return shapes.SpecialistsState(shapes.SCHEMA_VERSION, rows)
 
+    def cards(self, specialist: str = "", swarm: str | None = None) -> shapes.CardsState:
+        """See `NodeView`."""
+        presence = self._parts.presences.named(swarm)
+        found = presence.directory.cards(self._parts.clock.now())
+        if specialist:
+            found = tuple(card for card in found if card.specialist == specialist)
+        else:  # Of each specialist our own card, else any.
+            ordered = sorted(found, key=lambda card: card.peer == presence.me)
+            found = tuple({card.specialist: card for card in ordered}.values())
+        rows = (self._card(presence, card) for card in found[:CARDS_SHOWN_MAX])
+        return shapes.CardsState(shapes.SCHEMA_VERSION, tuple(rows))
+
     async def ping(self, peer: str, count: int) -> shapes.PingReport:
         """See `NodeView`. `UnknownPeer` if the name fits none or several."""
         presence = self._parts.presences.named(None)
@@ -116,6 +129,15 @@ class LiveView(SwarmView):
     def metrics(self) -> str:
         """See `NodeView`."""
         return self._parts.metrics.text()
+
+    def _card(self, presence: Presence, card: CapabilityCard) -> shapes.CardState:
+        reputation = presence.coordinator.reputation
+        return shapes.CardState(
+            sealed=presence.directory.sealed(card),
+            is_local=card.peer == presence.me,
+            trust=reputation.expected(card),
+            agreement=reputation.inspector.agreement(card),
+        )
 
     def _with_load(self, model: shapes.HostedState) -> shapes.HostedState:
         admission = self._parts.service.admission(SpecialistId(model.id))

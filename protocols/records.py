@@ -113,9 +113,10 @@ class CapabilityCard(Struct, frozen=True, tag="card"):
 
 
 class IndexRecord(Struct, frozen=True, tag="index"):
-    """A peer says that it belongs under a key: a swarm, a specialist id or a domain.
+    """A peer says that it belongs under a key: a swarm, a specialist id, or a domain or its prefix.
 
     Small, because popular keys hold many. `key` stops a record from being replayed under another.
+    `domains` are those of the peer's domains and prefixes that lie one level below the key.
     """
 
     kind: ClassVar[str] = "index"
@@ -124,6 +125,7 @@ class IndexRecord(Struct, frozen=True, tag="index"):
     sequence: Sequence_
     expires_at: UnixSeconds
     specialists: Annotated[tuple[Name, ...], Meta(max_length=limits.SPECIALISTS_MAX)] = ()
+    domains: Annotated[tuple[Name, ...], Meta(max_length=limits.DOMAINS_MAX)] = ()
 
 
 Record = NodeRecord | CapabilityCard | IndexRecord
@@ -206,7 +208,7 @@ def specialist_key(swarm: SwarmId, specialist: SpecialistId) -> str:
 
 
 def domain_key(swarm: SwarmId, domain: str) -> str:
-    """Index of the peers that host any specialist of a domain."""
+    """Index of the peers that host any specialist of a domain, or of one that it is a prefix of."""
     return f"dslm/1/{swarm}/domain/{domain}"
 
 

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from coordinator.measure import PeerMeasurements
 from protocols.errors import (
@@ -28,6 +29,34 @@ PAUSE_FACTOR = 2.5
 FAILURES_PER_PEER = 4
 """After so many failures in one request a peer is not asked again: pauses of .5, 1.25 and 3.1 s
 in between outlast the restart of a network daemon."""
+
+
+TRUSTED_SHARE = 0.5
+"""Replicas that are trusted less than this share of the most trusted one are asked after others."""
+
+
+class Opinion(Protocol):
+    """What is thought of cards, and what becomes of asking by them."""
+
+    def expected(self, card: CapabilityCard) -> float:
+        """How far `card` is trusted, 0 to 1."""
+        ...
+
+    def failed(self, card: CapabilityCard, error: DslmError) -> None:
+        """Asking by `card` failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoOpinion:
+    """All cards are alike."""
+
+    def expected(self, card: CapabilityCard) -> float:  # noqa: ARG002
+        """1."""
+        return 1.0
+
+    def failed(self, card: CapabilityCard, error: DslmError) -> None:
+        """Forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +82,10 @@ class Candidates:
         me: PeerId,
         measurements: PeerMeasurements,
         rng: random.Random,
+        opinion: Opinion = NoOpinion(),
     ) -> None:
         self._view = view
+        self._opinion = opinion
         self._me = me
         self._measurements = measurements
         self._rng = rng
@@ -82,6 +113,10 @@ class Candidates:
     def failed(self, peer: PeerId, error: DslmError, now: float) -> None:
         """Remember for this request how asking `peer` went, and blame it if it is to blame."""
         past = self._past.setdefault(peer, _Past())
+        if not past.failures:  # however often it is tried again, it is one request that it failed
+            for card in self._view():
+                if card.peer == peer:
+                    self._opinion.failed(card, error)
         match error:
             case Busy():
                 past.rests_until = now + max(error.retry_after, 0.1)
@@ -115,7 +150,13 @@ class Candidates:
             self._context_needed = max(self._context_needed, second_largest)
 
     def _best(self, ready: list[CapabilityCard], now: float) -> CapabilityCard:
-        by_peer = {PeerId(card.peer): card for card in ready}
+        trust = [self._opinion.expected(card) for card in ready]
+        least = TRUSTED_SHARE * max(trust)
+        by_peer = {
+            PeerId(card.peer): card
+            for card, trusted in zip(ready, trust, strict=True)
+            if trusted >= least
+        }
         ranked = [by_peer[peer] for peer in self._measurements.rank(list(by_peer), now, self._rng)]
         if ranked[0].peer == self._me:
             return ranked[0]

@@ -4,7 +4,7 @@ Knows the directory's cards and the encoder port; must not know peers' addresses
 asked. Looking for unknown names on the network is the caller's business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coordinator.answer import Score
@@ -42,18 +42,29 @@ class Router:
         self._measurements = measurements
         self._threshold = threshold
 
-    async def choose(self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float) -> Choice:
+    async def choose(
+        self,
+        prompt: Prompt,
+        cards: Sequence[CapabilityCard],
+        now: float,
+        trust: Callable[[CapabilityCard], float] = lambda _: 1.0,
+    ) -> Choice:
         """The nearest specialist among `cards`, or the best base when none is near.
 
-        `now` is monotonic. `NoCapacity` when there are no cards at all.
+        `now` is monotonic; `trust` as for `rank_cards`. `NoCapacity` when there are no cards.
         """
         if not cards:
             raise NoCapacity("No peer with a model is known yet.")
         base = best_base(cards, self._measurements, now)
-        scores = await self._scores(prompt, cards)
+        scores = await self._scores(prompt, cards, trust)
         return decide(scores, base, self._threshold, self._encoder is not None, cards)
 
-    async def _scores(self, prompt: Prompt, cards: Sequence[CapabilityCard]) -> tuple[Score, ...]:
+    async def _scores(
+        self,
+        prompt: Prompt,
+        cards: Sequence[CapabilityCard],
+        trust: Callable[[CapabilityCard], float],
+    ) -> tuple[Score, ...]:
         text = routed_text(prompt)
         encoder = self._encoder
         if encoder is None or not text:
@@ -61,7 +72,7 @@ class Router:
         if not any(card.prototypes and card.encoder == encoder.digest for card in cards):
             return ()
         vectors = await encoder.encode([text])
-        return rank_cards(vectors[0], cards, encoder.digest)
+        return rank_cards(vectors[0], cards, encoder.digest, trust)
 
 
 def decide(

@@ -20,7 +20,7 @@ Rounding the prototypes to int8 changes no cosine by more than .0013. Near stran
 useful threshold; the cost is small, because a specialist of a close domain answers them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,20 +57,33 @@ def card_score(prompt: NDArray[np.float32], card: CapabilityCard) -> float:
 
 
 def rank_cards(
-    prompt: NDArray[np.float32], cards: Iterable[CapabilityCard], encoder: str
+    prompt: NDArray[np.float32],
+    cards: Iterable[CapabilityCard],
+    encoder: str,
+    trust: Callable[[CapabilityCard], float] = lambda _: 1.0,
 ) -> tuple[Score, ...]:
     """Specialists by falling score, equal ones by name; only cards of our encoder take part.
 
     A specialist with several cards (replicas) counts with the median of theirs, so that one
-    replica that lies about its prototypes does not draw all prompts.
+    replica that lies about its prototypes does not draw all prompts. That is multiplied by the
+    `trust` (0 to 1) in the replica that is trusted most, since it is the one that will be asked.
     """
     found: dict[SpecialistId, list[float]] = {}
+    trusted: dict[SpecialistId, float] = {}
     for card in cards:
         if card.prototypes and card.encoder == encoder:
             specialist = SpecialistId(card.specialist)
             found.setdefault(specialist, []).append(card_score(prompt, card))
-    scores = [Score(name, _lower_median(values)) for name, values in found.items()]
+            trusted[specialist] = max(trusted.get(specialist, 0.0), trust(card))
+    scores = [
+        Score(name, _trusted(_lower_median(values), trusted[name]))
+        for name, values in found.items()
+    ]
     return tuple(sorted(scores, key=lambda score: (-score.score, score.specialist)))
+
+
+def _trusted(score: float, trust: float) -> float:
+    return score * trust if score > 0 else score
 
 
 def _lower_median(values: Sequence[float]) -> float:

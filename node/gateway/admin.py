@@ -15,7 +15,14 @@ from node.gateway import wire
 from node.gateway.access import require_owner
 from node.gateway.bodies import decode_body
 from node.gateway.swarm_choice import queried_swarm
-from node.state import SCHEMA_VERSION, NodeState, NodeView, PeersState, ReadersState
+from node.state import (
+    SCHEMA_VERSION,
+    CardsState,
+    NodeState,
+    NodeView,
+    PeersState,
+    ReadersState,
+)
 
 
 class PingBody(Struct, frozen=True):
@@ -38,6 +45,7 @@ class AdminRoutes:
             web.get("/api/v1/state", self._state),
             web.get("/api/v1/peers", self._peers),
             web.get("/api/v1/models", self._models),
+            web.get("/api/v1/cards", self._cards),
             web.get("/api/v1/readers", self._readers),
             web.post("/api/v1/ping", self._ping),
         ]
@@ -53,6 +61,11 @@ class AdminRoutes:
     async def _models(self, request: web.Request) -> web.Response:
         return wire.json_response(self._view.specialists(queried_swarm(self._view, request)))
 
+    async def _cards(self, request: web.Request) -> web.Response:
+        swarm = queried_swarm(self._view, request)
+        cards = self._view.cards(request.query.get("specialist", ""), swarm)
+        return wire.json_response(cards if request[wire.IS_OWNER] else _public_cards(cards))
+
     async def _readers(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
         return wire.json_response(ReadersState(SCHEMA_VERSION, self._route, self._view.readers()))
 
@@ -64,6 +77,12 @@ class AdminRoutes:
 
 def _public_state(state: NodeState) -> NodeState:
     return replace(state, addresses=())
+
+
+def _public_cards(state: CardsState) -> CardsState:
+    """Without what this node thinks of them."""
+    cards = tuple(replace(card, trust=None, agreement=None) for card in state.cards)
+    return replace(state, cards=cards)
 
 
 def _public_peers(state: PeersState) -> PeersState:

@@ -13,6 +13,8 @@ import msgspec
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
 from node.state import (
     SCHEMA_VERSION,
+    CardsState,
+    CardState,
     Check,
     DeviceState,
     InviteReport,
@@ -165,6 +167,7 @@ class FixedView:
 
     known_peers: tuple[PeerState, ...] = ()
     known_specialists: tuple[SpecialistState, ...] = ()
+    known_cards: tuple[CardState, ...] = ()
     draining: bool = False
     swarm_readers: tuple[SwarmReaders, ...] = (PUBLIC,)
     joined: list[str] = field(default_factory=list)
@@ -208,6 +211,11 @@ class FixedView:
         """As set."""
         self.asked_swarms.append(swarm)
         return SpecialistsState(SCHEMA_VERSION, self.known_specialists)
+
+    def cards(self, specialist: str = "", swarm: str | None = None) -> CardsState:  # noqa: ARG002
+        """As set."""
+        self.asked_swarms.append(swarm)
+        return CardsState(SCHEMA_VERSION, self.known_cards)
 
     def readers(self) -> tuple[SwarmReaders, ...]:
         """As set."""

@@ -84,6 +84,8 @@ class HostedModel:
     loop: EngineLoop
     adapters: AdapterSet
     adapter: HostedAdapter | None = None
+    base_digest: Digest = Digest("")  # noqa: RUF009 - a string
+    """Of the base under an adapter; empty for a base itself."""
 
     @property
     def healthy(self) -> bool:
@@ -132,6 +134,7 @@ async def host_adapter(base: HostedModel, specialist: str, folder: Path) -> Host
         size=base.size + hosted.size,
         weights_size=base.weights_size + hosted.size,
         adapter=hosted,
+        base_digest=base.model_digest,
     )
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 
 from coordinator.standing import Conduct, Standing
+from node.card_content import card_of_file, fit_card, merged, sealed_size
+from node.card_file import format_card_file, parse_card_file
+from node.config import ModelConfig
 from node.config_reader import Overrides, load
 from node.gateway.bodies import ChatBody, CommonBody, CompletionBody, decode_body
 from node.gateway.config import GatewayConfig
@@ -19,7 +22,9 @@ from node.gateway.keys import KeyFile
 from node.gateway.requests import RequestReader
 from node.quantities import parse_duration, parse_size
 from node.state import SwarmReaders
-from protocols.errors import ConfigError, ProtocolError
+from protocols import limits
+from protocols.errors import ConfigError, ModelFileError, ProtocolError
+from protocols.records import CapabilityCard
 from tests.fuzz.target import ALICE, BOB, NOW, Maker, Target, run_to_end
 
 _CHAT = {
@@ -76,6 +81,35 @@ _CONFIG_WORDS = (
     b'"~nobody-here/x"',
     b'data = "~nobody-here"',
     b'examples = "a\\u0000b"',
+)
+
+_CARD = b"""
+description = "German income tax"
+domains = ["law/tax"]
+languages = ["de"]
+licence = "mit"
+sources = ["https://example.org"]
+activated = false
+exemplars = ["Can I deduct it?", "What is owed?"]
+[[scores]]
+probe = "set"
+metric = "accuracy"
+score = 0.5
+examples = 9
+digest = "ab"
+by = "me"
+[encoded]
+encoder = "e"
+[[encoded.prototypes]]
+vector = "AQID"
+scale = 0.01
+"""
+_CARD_WORDS = (
+    *b"[[scores]] [encoded] [[encoded.prototypes]] exemplars = domains true nan inf 1e400".split(),
+    *b"modalities licence vector = scale = examples = -1 0.0 probe metric 1970-01-01".split(),
+    b'"\\u0000"',
+    b'"\\U0001F600"',
+    b"'''",
 )
 
 
@@ -135,6 +169,29 @@ def config_files(folder: Path) -> Target:
     )
 
 
+def card_files(folder: Path) -> Target:  # noqa: ARG001
+    """A card file, as it may come with an adapter of a stranger's; what it says fits on a card."""
+
+    def run(data: bytes) -> None:
+        file = parse_card_file(data)
+        assert parse_card_file(format_card_file(file).encode()) == file
+        card = run_to_end(card_of_file("law", merged(ModelConfig("x"), file), None))
+        assert isinstance(card, CapabilityCard)
+        fitting, _ = fit_card(card)
+        assert sealed_size(fitting) <= limits.RECORD_BYTES_MAX
+
+    return Target(
+        run,
+        (ModelFileError,),
+        (_CARD,),
+        "text",
+        _CARD_WORDS,
+        4_096,
+        seconds_max=4.0,
+        takes_bombs=False,
+    )
+
+
 def quantities(folder: Path) -> Target:  # noqa: ARG001
     """Durations and sizes as text."""
 
@@ -187,6 +244,7 @@ MAKERS: Mapping[str, Maker] = {
     "standing_files": standing_files,
     "chat_bodies": _bodies(ChatBody, _CHAT),
     "completion_bodies": _bodies(CompletionBody, _COMPLETION),
+    "card_files": card_files,
     "config_files": config_files,
     "quantities": quantities,
 }

@@ -89,6 +89,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "chat_bodies",
         "completion_bodies",
         "config_files",
+        "card_files",
         "quantities",
         "api_key_files",
         "standing_files",

@@ -107,7 +107,19 @@ RECORDS: tuple[records.Record, ...] = (
         10**8,
         "apache-2.0",
     ),
-    records.IndexRecord(ALICE.peer_id, records.swarm_key(_SWARM), 3, NOW + 60, ("law",)),
+    records.CapabilityCard(
+        *(ALICE.peer_id, _SWARM, 4, NOW + 60, "law/tax", "ab" * 32, "smollm2", "fp32", 2048),
+        domains=("law/tax",),
+        adapter="cd" * 32,
+        base_digest="ef" * 32,
+        is_activated=True,
+        languages=("en",),
+        exemplars=("Can I deduct it?", "é" * 200),
+        scores=(records.MeasuredScore("set", "accuracy", 0.5, 9, "ab" * 32, "me"),),
+    ),
+    records.IndexRecord(
+        ALICE.peer_id, records.swarm_key(_SWARM), 3, NOW + 60, ("law",), ("law", "science")
+    ),
 )
 
 

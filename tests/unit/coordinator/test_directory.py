@@ -2,10 +2,11 @@
 
 import pytest
 
+from coordinator.card_shelf import CardShelf
 from coordinator.directory import RECORDS_PER_PEER_MAX, Directory
 from coordinator.verify import Verifier
 from protocols.errors import ProtocolError, RecordError
-from protocols.ids import PeerId, SwarmId
+from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.records import CapabilityCard, IndexRecord, NodeRecord, keys_of, seal
 from protocols.signing import Identity
 
@@ -144,3 +145,56 @@ def test_nearest_names_by_domain_then_by_spelling() -> None:
     assert directory.nearest_names("legal", NOW) == ("acme/law",)
     assert directory.nearest_names("mats", NOW)[0] == "maths"
     assert directory.nearest_names("zzz", NOW) == ()
+
+
+def test_of_too_many_cards_the_shelf_decides_and_wanted_ones_stay() -> None:
+    shelf = CardShelf(ME.peer_id, cards_max=4)
+    directory = Directory(SWARM, ME.peer_id, shelf=shelf)
+    crowd = [Identity(bytes([number]) * 32) for number in range(1, 12)]
+    wanted = card(crowd[0], 0)
+    data = seal(wanted, crowd[0])
+    key = keys_of(wanted)[0]
+    directory.offer(data, key, wanted.peer, NOW, is_wanted=True)
+    assert directory.sealed(wanted) == data
+    for peer in crowd:
+        offer(directory, node(peer=peer), peer)
+        offer(directory, card(peer, 1), peer)
+    assert directory.statistics(NOW).cards == 4
+    assert directory.statistics(NOW).nodes == 11
+    assert wanted in directory.cards(NOW)
+    assert directory.is_partial(NOW)
+    passed = [
+        peer.peer_id
+        for peer in crowd
+        if directory.is_passed_over(peer.peer_id, SpecialistId("s1"), NOW)
+    ]
+    assert len(passed) == 11 - 3
+    assert not {known.peer for known in directory.cards(NOW)[1:]} & set(passed)
+    directory.prune(NOW + 10_000)
+    assert (len(shelf), directory.is_partial(NOW + 10_000)) == (0, False)
+    assert directory.sealed(wanted) == b""
+
+
+def test_a_card_that_is_used_is_kept_before_others() -> None:
+    directory = Directory(SWARM, ME.peer_id, shelf=CardShelf(ME.peer_id, cards_max=2))
+    crowd = [Identity(bytes([number]) * 32) for number in range(1, 30)]
+    first = card(crowd[0], 1)
+    offer(directory, first, crowd[0])
+    directory.want(first)
+    for peer in crowd[1:]:
+        offer(directory, card(peer, 1), peer)
+    assert first in directory.cards(NOW)
+    directory.forget(PeerId(first.peer))
+    assert len(directory.cards(NOW)) == 1
+
+
+def test_a_wide_domain_leads_to_what_lies_below() -> None:
+    directory = Directory(SWARM, ME.peer_id)
+    physics = CapabilityCard(
+        *(ME.peer_id, SWARM, 1, NOW + 60, "quanta", "d", "b", "fp32", 9),
+        domains=("science/physics",),
+    )
+    offer(directory, physics, ME)
+    assert directory.nearest_names("Science", NOW) == ("quanta",)
+    assert directory.nearest_names("science/physics", NOW) == ("quanta",)
+    assert directory.nearest_names("physics", NOW) == ()

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from coordinator.card_shelf import CardShelf
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.verify import Verifier
@@ -186,5 +187,47 @@ def test_the_dead_are_forgotten() -> None:
         await asyncio.sleep(31.0)
         assert (await discovery.refresh()).peers == 0
         assert directory.node(PeerId(ALICE.peer_id), store.clock.now()) is None
+
+    run_virtual(main())
+
+
+def test_what_there_was_no_room_for_is_not_read_again_unless_it_is_looked_for() -> None:
+    async def main() -> None:
+        store = Store()
+        store.publish()
+        store.publish(index=specialist_key(SWARM, SpecialistId("law")))
+        directory = Directory(SWARM, ME, VERIFIER, shelf=CardShelf(PeerId(ME), cards_max=0))
+        discovery = Discovery(directory, store, store.clock, random.Random(1))
+        reads = []
+        for _ in range(3):
+            await discovery.refresh()
+            reads.append(sum("/card/" in key for _, key in store.reads))
+        assert reads == [1, 1, 1]
+        assert directory.is_partial(store.clock.now())
+        await discovery.find_specialist(SpecialistId("law"))
+        assert sum("/card/" in key for _, key in store.reads) == 2
+
+    run_virtual(main())
+
+
+def test_a_prefix_is_looked_up_for_some_of_its_cards() -> None:
+    async def main() -> None:
+        store = Store()
+        prefix = "science"
+        for number in range(20):
+            identity = Identity(bytes([number + 9]) * 32)
+            peer, expires = identity.peer_id, EPOCH + 600
+            for record in (
+                NodeRecord(peer, SWARM, 1, expires, (), "0.1.0", (), ("law",)),
+                CapabilityCard(peer, SWARM, 1, expires, "law", "d", "b", "fp32", 9, (prefix,)),
+                IndexRecord(peer, domain_key(SWARM, prefix), 1, expires, ("law",)),
+            ):
+                sealed = StoredValue(seal(record, identity), expires)
+                store.table.setdefault(keys_of(record)[0], {})[peer] = sealed
+        directory, discovery = make(store)
+        await discovery.find_prefix(prefix, 5)
+        assert len(directory.cards(EPOCH)) == len(directory.nodes(EPOCH)) == 5
+        assert len(directory.indexed(domain_key(SWARM, prefix), EPOCH)) == 20
+        assert not discovery.is_partial
 
     run_virtual(main())

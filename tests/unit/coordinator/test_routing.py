@@ -129,3 +129,18 @@ def test_what_is_routed_on() -> None:
     assert routed_text(Chat((*messages, ChatMessage("assistant", "so")))) == "a\nb"
     assert routed_text(Chat((ChatMessage("system", "x"),))) == ""
     assert len(routed_text(Text("x" * 9_999))) == 2_000
+
+
+def test_trust_is_a_factor_of_the_most_trusted_replica() -> None:
+    cards = [card("law", X, peer="a"), card("law", X, peer="b"), card("tax", unit(4, 1), peer="c")]
+    trust = {"a": 0.1, "b": 0.9, "c": 1.0}
+    ranked = rank_cards(X, cards, "e", lambda one: trust[one.peer])
+    assert [score.specialist for score in ranked] == ["tax", "law"]
+    assert ranked[1].score == pytest.approx(0.9, abs=0.01)
+    away = rank_cards(unit(-1, 0), cards, "e", lambda one: trust[one.peer])
+    assert away[0].score == pytest.approx(-0.97, abs=0.01)  # distrust brings nobody nearer
+
+
+async def test_the_router_passes_trust_on() -> None:
+    chosen = await router(X).choose(Text("x"), [LAW, BASE], 0.0, lambda _: 0.2)
+    assert chosen.specialist == "base"

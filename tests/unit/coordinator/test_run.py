@@ -23,6 +23,7 @@ from coordinator.routing.router import Choice
 from protocols.errors import (
     Busy,
     DeadlineExceeded,
+    DslmError,
     NoCapacity,
     NotHere,
     PeerLost,
@@ -353,3 +354,32 @@ def test_leaving_frees_everything() -> None:
     scene.run.close()
     assert [scene.measurements.snapshot(peer, 1.0).in_flight for peer in (A, B)] == [0, 0]
     assert scene.say(0, 0, 5) == []
+
+
+class Grudge:
+    """Trusts by peer, and remembers whom it was told of."""
+
+    def __init__(self, trust: dict[str, float]) -> None:
+        self.trust = trust
+        self.told: list[tuple[str, str]] = []
+
+    def expected(self, card: CapabilityCard) -> float:
+        return self.trust[card.peer]
+
+    def failed(self, card: CapabilityCard, error: DslmError) -> None:
+        self.told.append((card.peer, error.code))
+
+
+def test_replicas_that_are_trusted_little_come_last_and_failures_are_told_once() -> None:
+    scene = three()
+    grudge = Grudge({A: 0.3, B: 0.7, C: 1.0})
+    candidates = Candidates(lambda: scene.cards, ME, scene.measurements, random.Random(1), grudge)
+    asked = []
+    for now in (0.0, 0.0, 0.0):
+        card = candidates.next(now, None)
+        assert isinstance(card, CapabilityCard)
+        asked.append(card.peer)
+        candidates.failed(PeerId(card.peer), PeerLost("gone"), now)
+    assert asked == [B, C, A]
+    candidates.failed(A, PeerLost("gone again"), 1.0)
+    assert grudge.told == [(B, "peer_lost"), (C, "peer_lost"), (A, "peer_lost")]

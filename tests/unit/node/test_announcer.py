@@ -3,10 +3,10 @@
 from random import Random
 
 from coordinator.directory import Directory
-from node.announcer import LIFETIME_SECONDS, Announcer, Offer
+from node.announcer import DOMAIN_KEYS_MAX, LIFETIME_SECONDS, Announcer, Offer, records_of
 from protocols.errors import TransportDown
 from protocols.ids import SwarmId
-from protocols.records import CapabilityCard, IndexRecord, NodeRecord, believe
+from protocols.records import CapabilityCard, IndexRecord, NodeRecord, believe, seal
 from protocols.signing import Identity
 
 IDENTITY = Identity(bytes(range(32)))
@@ -122,3 +122,36 @@ async def test_we_know_ourselves_even_when_nobody_can_be_told() -> None:
     announcing = Announcer(IDENTITY, table, directory, clock, Random(0), offer)  # type: ignore[arg-type]
     await announcing.announce()
     assert directory.specialists(clock.wall) == ("law", "math")
+
+
+async def test_a_domain_is_indexed_under_its_prefixes_which_tell_what_lies_below() -> None:
+    cards = (
+        card("a", "science/physics", "science/chemistry"),
+        card("b", "Science / physics/optics"),
+    )
+    node = NodeRecord(ME, "lab", 0, 0, (), "0.1.0", (), ("a", "b"))
+    found = {
+        key.removeprefix("dslm/1/lab/"): (record.specialists, record.domains)
+        for key, record in records_of(Offer(node, cards), 1, 2.0)
+        if isinstance(record, IndexRecord)
+    }
+    assert found == {
+        "peers": (("a", "b"), ("science",)),
+        "specialist/a": (("a",), ()),
+        "specialist/b": (("b",), ()),
+        "domain/science": (("a", "b"), ("science/physics", "science/chemistry")),
+        "domain/science/physics": (("a", "b"), ("science/physics/optics",)),
+        "domain/science/chemistry": (("a",), ()),
+        "domain/science/physics/optics": (("b",), ()),
+    }
+
+
+async def test_a_peer_is_indexed_under_so_many_domains_only() -> None:
+    cards = tuple(
+        card(f"s{number}", *(f"top{number}/{low}" for low in range(8))) for number in range(60)
+    )
+    node = NodeRecord(ME, "lab", 0, 0, (), "0.1.0", (), tuple(f"s{n}" for n in range(60)))
+    records = dict(records_of(Offer(node, cards), 1, 2.0))
+    assert sum("/domain/" in key for key in records) == DOMAIN_KEYS_MAX
+    for record in records.values():
+        seal(record, IDENTITY)

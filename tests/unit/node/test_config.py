@@ -214,6 +214,24 @@ def test_a_models_table(files: Path) -> None:
     )
 
 
+def test_a_card_file_is_found_beside_the_adapter_or_where_it_is_said(files: Path) -> None:
+    home = files / "home"
+    (home / "tax").mkdir(parents=True)
+    bare = '[[models]]\npath = "smollm2"\nadapter = "./tax"\n'
+    with pytest.raises(ConfigError, match="tax has an adapter, so it needs domains"):
+        _load(files, bare)
+    (home / "tax" / "card.toml").write_text("")
+    assert _load(files, bare).config.models[0].card == str(home / "tax" / "card.toml")
+    (home / "mine.toml").write_text("")
+    assert _load(files, bare + 'card = "./mine.toml"').config.models[0].card == str(
+        home / "mine.toml"
+    )
+    with pytest.raises(ConfigError, match="there is no card file"):
+        _load(files, bare + 'card = "./none.toml"')
+    plain = '[[models]]\npath = "./tax"\n'
+    assert _load(files, plain).config.models[0].card == ""
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

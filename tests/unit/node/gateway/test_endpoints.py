@@ -25,7 +25,7 @@ from node.gateway.trial import (
     swarm_view,
 )
 from node.gateway.wire import encode
-from node.state import SwarmReaders
+from node.state import CardState, SwarmReaders
 from protocols import versions
 from protocols.errors import AddressInUse, Busy, ConfigError, DslmError, TooLong, UnknownModel
 
@@ -210,6 +210,21 @@ async def test_admin_routes_give_the_views_shapes(http: aiohttp.ClientSession) -
     async with http.post("/api/v1/ping", json={"peer": BOB, "count": 0}, headers=OWNER) as response:
         assert response.status == 400
         assert (await error_of(response))["param"] == "count"
+
+
+async def test_what_is_thought_of_a_card_is_told_to_the_owner_only() -> None:
+    view = swarm_view()
+    view.known_cards = (CardState(b"sealed", is_local=False, trust=0.5, agreement=0.9),)
+    async with (
+        open_trial(Speech(BOB, ["One"]), view) as trial,
+        aiohttp.ClientSession(base_url=trial.gateway.url) as http,
+    ):
+        async with http.get("/api/v1/cards?specialist=law") as response:
+            (card,) = (await response.json())["cards"]
+            assert (card["sealed"], card["trust"], card["agreement"]) == ("c2VhbGVk", None, None)
+        async with http.get("/api/v1/cards", headers=OWNER) as response:
+            (card,) = (await response.json())["cards"]
+            assert (card["trust"], card["agreement"]) == (0.5, 0.9)
 
 
 async def test_answers_say_who_can_read_the_prompt() -> None:
