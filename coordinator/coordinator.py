@@ -92,9 +92,7 @@ class Coordinator:
         started = self._parts.clock.monotonic()
         choice = await self._choose_in_time(request)
         candidates = self._candidates(request, choice)
-        run = AnswerRun(
-            request, choice, candidates, self.measurements, started, self._is_trusted
-        )
+        run = AnswerRun(request, choice, candidates, self.measurements, started, self._is_trusted)
         surroundings = _Surroundings(self._parts, choice.specialist)
         async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
             async for event in events:

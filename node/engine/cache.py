@@ -68,7 +68,6 @@ class KeyValueCache:
         """One layer, for attention."""
         return self._layers[layer]
 
-
     def export_pages(self, pages: Sequence[int]) -> PageBlock:
         """A copy of `pages`; keys and values in int8 come back as they are read."""
         slots = slots_of(pages)

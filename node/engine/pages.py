@@ -67,7 +67,9 @@ class PrefixScope:
 def imported_name(chain: str, digest: bytes) -> bytes:
     """The name of a page that is not, or not all, this engine's own work."""
     encoded = chain.encode()
-    return sha256(b"dslm-imported-1" + len(encoded).to_bytes(4, "little") + encoded + digest).digest()
+    return sha256(
+        b"dslm-imported-1" + len(encoded).to_bytes(4, "little") + encoded + digest
+    ).digest()
 
 
 def page_digest(parent: bytes, extra: bytes, tokens: Sequence[int]) -> bytes:
@@ -232,7 +234,7 @@ class PageBook:
         if not table.scope.chain:
             return count
         first = table.committed // PAGE_SIZE + 1
-        last = min(table.committed + count, len(tokens) - 1) // PAGE_SIZE
+        last = min(pages_for(table.committed + count), (len(tokens) - 1) // PAGE_SIZE)
         for index in range(first, last):
             if self.find(table, tokens, index) is not None:
                 return index * PAGE_SIZE - table.committed
@@ -246,8 +248,11 @@ class PageBook:
         if not self.available:
             return None
         self._evict(1)
-        page = before - 1 if before and self._free.take(before - 1) else self._free.largest().stop - 1
-        self._free.take(page)
+        if before and self._free.take(before - 1):
+            page = before - 1
+        else:
+            page = self._free.largest().stop - 1
+            self._free.take(page)
         self._references[page] = 1
         return page
 

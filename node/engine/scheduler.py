@@ -17,6 +17,7 @@ from node.engine.base import (
     EngineRequest,
     EngineStatistics,
     Generated,
+    PageOwner,
     StepOutput,
 )
 from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
@@ -60,6 +61,8 @@ class TokenSequence:
     tokens: list[int] = field(default_factory=list)
     prompt_read: int = 0
     """How many given tokens were in the cache at some time: the counter's high-water mark."""
+    reused: int = 0
+    """How many given tokens were found there before they were ever computed for this request."""
 
     @property
     def computed(self) -> int:
@@ -152,9 +155,10 @@ class Scheduler:
             self._done_on_arrival.append(Ended(request.request_id, "length"))
             return
         self._tickets += 1
-        salt = "" if self._limits.is_cache_shared else _salt_of(request)
+        salt = self._salt(request.client, request.tenant)
         use = request.adapter or AdapterUse("")
-        table = BlockTable(PrefixScope(self._limits.model, salt, use.digest, use.start))
+        scope = PrefixScope(self._limits.model, salt, use.digest, use.start, request.chain)
+        table = BlockTable(scope)
         tokens = [*request.prompt, *request.delivered]
         self._waiting[request.request_id] = TokenSequence(request, self._tickets, table, tokens)
         self._shares.enter(request.client)
@@ -184,11 +188,13 @@ class Scheduler:
         begun: set[bytes] = set()
         for sequence in inside:
             if sequence.left > 1 and self._is_running(sequence) and room:
-                self._hit_tokens += self._book.match(sequence.table, sequence.tokens)
+                self._match(sequence)
                 if not begun.isdisjoint(self._names(sequence, 1)):
                     # Another one computes this very page now; it will be there in the next step.
                     continue
-                count = self._make_room(sequence, min(room, sequence.left))
+                wanted = min(room, sequence.left)
+                wanted = self._book.before_known(sequence.table, sequence.tokens, wanted)
+                count = self._make_room(sequence, wanted)
                 if count:
                     begun |= self._names(sequence, count)
                     work.append(Work(sequence, count, wants_token=count == sequence.left))
@@ -210,6 +216,16 @@ class Scheduler:
             if self._is_running(item.sequence):
                 outputs += self._record(item, tokens)
         return outputs
+
+    @property
+    def book(self) -> PageBook:
+        """The pages; whoever fills or reads some from outside does it between two steps."""
+        return self._book
+
+    def table_of(self, owner: PageOwner) -> BlockTable:
+        """Leads to the base model's pages of prompts of `owner`; it holds none itself."""
+        salt = self._salt(owner.client, owner.tenant)
+        return BlockTable(PrefixScope(self._limits.model, salt, chain=owner.chain))
 
     def statistics(self) -> EngineStatistics:
         """Counts now."""
@@ -245,6 +261,12 @@ class Scheduler:
         if request.request_id in self._waiting or request.request_id in self._running:
             raise ProtocolError(f"request id {request.request_id!r} is in use")
 
+    def _salt(self, client: str, tenant: str) -> str:
+        """Whose pages may be found. Peer ids have no slash."""
+        if self._limits.is_cache_shared:
+            return ""
+        return f"{client}/{tenant}" if tenant else client
+
     def _turn(self, sequence: TokenSequence) -> tuple[float, int]:
         """Who comes first: the client that had least, then the request that came first."""
         return self._shares.served(sequence.request.client), sequence.ticket
@@ -272,8 +294,17 @@ class Scheduler:
         if self._running and sequence.pages_wanted + promised > self._book.available:
             self._book.release(sequence.table)
             return False
-        self._hit_tokens += saved
+        self._note_hits(sequence, saved)
         return True
+
+    def _match(self, sequence: TokenSequence) -> None:
+        self._note_hits(sequence, self._book.match(sequence.table, sequence.tokens))
+
+    def _note_hits(self, sequence: TokenSequence, saved: int) -> None:
+        self._hit_tokens += saved
+        given = len(sequence.request.prompt) + len(sequence.request.delivered)
+        known = max(sequence.computed - saved, sequence.prompt_read)
+        sequence.reused += max(0, min(sequence.computed, given) - known)
 
     def _make_room(self, sequence: TokenSequence, count: int) -> int:
         """Pages for at most `count` more tokens; for how many, 0 if it has to wait.
@@ -369,14 +400,14 @@ class Scheduler:
         """What there is to tell about a new token; the answer ends with `Ended`."""
         request = sequence.request
         if token_id in request.stop_ids:
-            return [Ended(request.request_id, "stop")]
+            return [Ended(request.request_id, "stop", sequence.reused)]
         outputs: list[StepOutput] = [
             Generated(request.request_id, sequence.answer_length, token_id)
         ]
         sequence.tokens.append(token_id)
         self._generated_tokens += 1
         if sequence.answer_length >= request.max_tokens:
-            outputs.append(Ended(request.request_id, "length"))
+            outputs.append(Ended(request.request_id, "length", sequence.reused))
         return outputs
 
     def _leave(self, sequence: TokenSequence) -> None:
@@ -386,8 +417,3 @@ class Scheduler:
         self._shares.leave(sequence.request.client)
         if self._speculation is not None:
             self._speculation.leave(sequence)
-
-
-def _salt_of(request: EngineRequest) -> str:
-    """Whose pages it may find. Peer ids have no slash."""
-    return f"{request.client}/{request.tenant}" if request.tenant else request.client

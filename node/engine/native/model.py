@@ -296,7 +296,9 @@ class NativeRunner:
         where = torch.tensor(pages, dtype=torch.int64)
         layers, heads, _, width = block.keys.shape
         keys = block.keys.bfloat16().reshape(layers, heads, len(pages), PAGE_SIZE, width // 2, 2)
-        values = block.values.bfloat16().reshape(layers, heads, len(pages), PAGE_SIZE // 2, 2, width)
+        values = block.values.bfloat16().reshape(
+            layers, heads, len(pages), PAGE_SIZE // 2, 2, width
+        )
         self._keys.index_copy_(2, where, keys.transpose(3, 4).flatten(3))
         self._values.index_copy_(2, where, values.transpose(4, 5).flatten(3))
 
