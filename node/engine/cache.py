@@ -70,23 +70,24 @@ class KeyValueCache:
 
     def export_pages(self, pages: Sequence[int]) -> PageBlock:
         """A copy of `pages`; keys and values in int8 come back as they are read."""
-        slots = slots_of(pages)
+        slots = self._slots_of(pages)
         copies = [layer.copy(slots) for layer in self._layers]
         return PageBlock(
-            torch.stack([keys for keys, _ in copies]), torch.stack([values for _, values in copies])
+            torch.stack([keys for keys, _ in copies]).cpu(),
+            torch.stack([values for _, values in copies]).cpu(),
         )
 
     def import_pages(self, pages: Sequence[int], block: PageBlock) -> None:
         """Write all layers of `block` into `pages`."""
-        slots = slots_of(pages)
+        slots = self._slots_of(pages)
         for layer, keys, values in zip(self._layers, block.keys, block.values, strict=True):
             layer.store(slots, keys.transpose(0, 1), values.transpose(0, 1))
 
-
-def slots_of(pages: Sequence[int]) -> Tensor:
-    """The slots of whole pages, page by page."""
-    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
-    return (starts.unsqueeze(1) + torch.arange(PAGE_SIZE)).flatten()
+    def _slots_of(self, pages: Sequence[int]) -> Tensor:
+        """The slots of whole pages, page by page."""
+        starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
+        slots = (starts.unsqueeze(1) + torch.arange(PAGE_SIZE)).flatten()
+        return slots.to(self._layers[0].keys.pages.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class _Vectors:
     scratch: Tensor
 
     def write(self, slots: Tensor, vectors: Tensor) -> None:
-        self.slots.index_copy_(1, slots, vectors.transpose(0, 1).to(self.slots.dtype))
+        self.slots.index_copy_(1, slots, vectors.transpose(0, 1).to(self.slots))
 
     def copy(self, slots: Tensor) -> Tensor:
         return self.slots.index_select(1, slots)

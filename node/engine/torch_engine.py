@@ -18,8 +18,9 @@ from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
 from node.engine.page_exchange import PageExchange
 from node.engine.runner import RunnableModel, Runner
-from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.scheduler import Scheduler, SchedulerLimits
 from node.engine.selection import Selection, follow
+from node.engine.sequence import Work
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
 from node.engine.speculation.lookup import PromptLookup
