@@ -18,7 +18,6 @@ from coordinator.dispatch.candidates import Candidates
 from coordinator.dispatch.dispatcher import Dispatcher
 from coordinator.dispatch.run import AnswerRun
 from coordinator.measure import PeerMeasurement, PeerMeasurements
-from coordinator.memory import with_ticket
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder
 from coordinator.routing.router import Choice, Router
@@ -91,7 +90,6 @@ class Coordinator:
         Raises `UnknownModel`, `TooLong`, `Unsupported`, `NoCapacity` or `DeadlineExceeded`.
         """
         started = self._parts.clock.monotonic()
-        request = with_ticket(request, self._parts.rng)
         choice = await self._choose_in_time(request)
         candidates = self._candidates(request, choice)
         run = AnswerRun(request, choice, candidates, self.measurements, started, self._is_trusted)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random, SystemRandom
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
+from coordinator.memory import with_ticket
 from coordinator.ports import Encoder
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
@@ -163,6 +164,7 @@ class Node:
 
     async def _answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         """By the coordinator of the swarm that the request names."""
+        request = with_ticket(request, self._ground.rng)
         async with aclosing(self.presences.named(request.swarm).answer(request)) as events:
             async for event in events:
                 yield event

@@ -148,7 +148,6 @@ def unload_adapter(specialist: HostedModel) -> None:
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
-    specialist = parse_specialist_id(spec.specialist or weights.name)
     context_length = min(spec.context_length or config.context_length, config.context_length)
     settings = replace(
         spec.kernels, threads=spec.threads, is_cache_quantised=spec.is_cache_quantised
@@ -161,9 +160,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         may_be_native=settings.may_be_native,
         is_cache_quantised=spec.is_cache_quantised,
     )
-    precision = choose_precision(
-        spec.precision, weights.kept_as, load, psutil.virtual_memory().available
-    )
+    available = psutil.virtual_memory().available
+    precision = choose_precision(spec.precision, weights.kept_as, load, available)
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
@@ -179,7 +177,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     )
     engine = TorchEngine(model, options, adapters)
     return HostedModel(
-        specialist=specialist,
+        specialist=parse_specialist_id(spec.specialist or weights.name),
         model_digest=weights.digest,
         base_digest=weights.digest,
         base=weights.name,
@@ -193,7 +191,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         kernels=computed_by,
         config=config,
         tokenizer=weights.tokenizer,
-        loop=EngineLoop(engine, name=f"engine {specialist}"),
+        loop=EngineLoop(engine, name=f"engine {weights.name}"),
         adapters=adapters,
         exchange=engine.exchange,
     )
