@@ -206,7 +206,7 @@ def make_adapters(folder: Path, model: Path) -> None:
 
 def _models(adapters: Path) -> tuple[ModelConfig, ...]:
     return tuple(
-        ModelConfig("smollm2", id=name, slots=4, adapter=str(adapters / name))
+        ModelConfig("smollm2", id=name, slots=4, adapter=str(adapters / name), domains=("trial",))
         for name in SPECIALISTS
     )
 
@@ -214,6 +214,7 @@ def _models(adapters: Path) -> tuple[ModelConfig, ...]:
 def _toml(setting: Setting, adapters: Path, pages: str, trusted: str) -> str:
     models = "".join(
         f'[[models]]\npath = "smollm2"\nid = "{one.id}"\nslots = 4\nadapter = "{one.adapter}"\n'
+        'domains = ["trial"]\n'
         for one in _models(adapters)
     )
     return (
@@ -234,7 +235,7 @@ def other_host(setting: Setting, pages: str) -> Iterator[There]:
     make_adapters(adapters, resolve("smollm2", paths.models))
     with TrialSwarm(paths.models, environment()) as swarm:
         node = swarm.start("there", "", (), _toml(setting, adapters, pages, me))
-        swarm.wait_ready([node], 120)
+        swarm.wait_ready([node], 300)
         with _link(node) as there:
             yield there
 
