@@ -4,6 +4,7 @@ Knows how to start nodes and to ask; must not know what is compared.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ from coordinator.answer import AnswerRequest, Completed, Delta
 from coordinator.coordinator import Coordinator
 from coordinator.memory import preparing, with_ticket
 from node.app import Node, running_node
-from node.cli.trial_swarm import TrialNode, TrialSwarm, _free_port, address_of
+from node.cli.client import Client
+from node.cli.trial_swarm import TrialNode, _free_port, address_of
 from node.config import (
     EngineConfig,
     MemoryConfig,
@@ -38,7 +40,7 @@ from node.hosting.fetch import resolve
 from node.hosting.read import read_model
 from node.identity import load_or_create
 from node.paths import Paths, paths_below
-from protocols.errors import DslmError
+from protocols.errors import DslmError, UserError
 from protocols.ids import PeerId, RequestId
 from protocols.messages.ask import Chat, ChatMessage, Sampling
 
@@ -50,6 +52,8 @@ QUESTIONS = (
     "Put both together in two sentences.",
 )
 ANSWER_TOKENS = 32
+START_SECONDS = 300.0
+"""For a first start, in which kernels are compiled."""
 WORDS = (
     *("the", "of", "river", "stone", "value", "study", "court"),
     *("patient", "energy", "market", "data", "price", "light", "water"),
@@ -219,6 +223,8 @@ def _toml(setting: Setting, adapters: Path, pages: str, trusted: str) -> str:
     )
     return (
         f'[engine]\nprecision = "{setting.precision}"\n'
+        '[network]\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n'
+        '[swarm]\nname = "trial"\nnewcomers = "welcome"\n'
         f'[memory]\npages = "{pages}"\n[router]\nencoder = "off"\ntrusted = ["{trusted}"]\n{models}'
     )
 
@@ -233,11 +239,49 @@ def other_host(setting: Setting, pages: str) -> Iterator[There]:
     me = load_or_create(paths.identity_file).peer_id
     adapters = _HOME / "adapters"
     make_adapters(adapters, resolve("smollm2", paths.models))
-    with TrialSwarm(paths.models, environment()) as swarm:
-        node = swarm.start("there", "", (), _toml(setting, adapters, pages, me))
-        swarm.wait_ready([node], 300)
-        with _link(node) as there:
-            yield there
+    with (
+        _node_process(_toml(setting, adapters, pages, me), paths.models) as node,
+        _link(node) as there,
+    ):
+        yield there
+
+
+@contextmanager
+def _node_process(settings: str, models: Path) -> Iterator[TrialNode]:
+    """Its folder stays, with the kernels that were compiled there."""
+    home = _HOME / "there"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text(settings, encoding="utf-8")
+    api = f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "node", "serve", "--home", str(home)]
+    command += ["--with-parent", str(os.getpid()), "--set", f"api.listen={api}"]
+    log = home / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment() | {"DSLM_MODELS_DIR": str(models)},
+        ) as process,
+    ):
+        node = TrialNode("there", process, Client(f"http://{api}", timeout=60.0), log)
+        try:
+            _wait_ready(node)
+            yield node
+        finally:
+            process.terminate()
+
+
+def _wait_ready(node: TrialNode) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up and node.process.poll() is None:
+        with suppress(DslmError):
+            if node.client.is_answering("/api/v1/state"):
+                return
+        time.sleep(0.2)
+    raise UserError(f"the other node did not start: {node.log.read_text()[-2000:]}")
 
 
 @contextmanager
