@@ -105,6 +105,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=PARTS[:2], choices=PARTS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=1_500)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--adapters", type=Path)
@@ -114,6 +115,7 @@ def main() -> int:
         tokens=wanted.tokens,
         rounds=3 if wanted.quick else 9,
         pages=("int8",) if wanted.quick else ("int8", "bf16"),
+        threads=wanted.threads,
     )
     rows: list[Row] = []
     if "one_host" in wanted.parts:

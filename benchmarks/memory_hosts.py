@@ -68,6 +68,7 @@ class Setting:
     tokens: int
     rounds: int
     pages: tuple[str, ...]
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def _toml(setting: Setting, adapters: Path, pages: str, trusted: str) -> str:
         for one in _models(adapters)
     )
     return (
-        f'[engine]\nprecision = "{setting.precision}"\n'
+        f'[engine]\nprecision = "{setting.precision}"\nthreads = {setting.threads}\n'
         '[network]\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n'
         '[swarm]\nname = "trial"\nnewcomers = "welcome"\n'
         f'[memory]\npages = "{pages}"\n[router]\nencoder = "off"\ntrusted = ["{trusted}"]\n{models}'
@@ -322,7 +323,7 @@ async def own_host(setting: Setting, there: There | None = None) -> AsyncIterato
             remember=False,
         ),
         swarm=SwarmConfig(name="trial", newcomers="welcome"),
-        engine=EngineConfig(precision=setting.precision),  # type: ignore[arg-type]
+        engine=EngineConfig(setting.threads, setting.precision),  # type: ignore[arg-type]
         memory=MemoryConfig(),
         router=RouterConfig(encoder="off", trusted=(there.peer,) if there else ()),
         models=_models(adapters),

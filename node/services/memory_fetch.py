@@ -19,13 +19,15 @@ from protocols.errors import DslmError, PeerLost, ProtocolError
 from protocols.ids import PeerId, SpecialistId, parse_peer_id
 from protocols.memory import ClientMemory, page_bytes, page_names
 from protocols.messages.ask import Ask
-from protocols.messages.memory import Found, MemoryReply, Pages, Want
+from protocols.messages.memory import Encoding, Found, MemoryReply, Pages, Want
 from protocols.ports import Stream, Transport
 
 FETCH_SECONDS = 60.0
 """For a whole transfer."""
 SILENCE_SECONDS = 5.0
 """How long a peer may send nothing."""
+WAITING_MAX = 4
+"""Frames that may wait for the engine before no more are read."""
 PAGES_MIN = 4
 """Fewer are computed."""
 _log = logging.getLogger(__name__)
@@ -127,6 +129,8 @@ class Transfer:
         self._model = model
         self._pages = pages
         self._source = source
+        self._latency = 0.0
+        self._reader: asyncio.Task[None] | None = None
         self.pages_kept = 0
         self.bytes_received = 0
 
@@ -193,30 +197,47 @@ class Transfer:
             )
 
     async def _receive(self, channel: Channel[MemoryReply], want: Want) -> None:
-        clock, conversation = self._memory.clock, ClientMemory(want)
+        """Read on while earlier pages wait for the engine's present step to end."""
+        clock = self._memory.clock
         asked = clock.monotonic()
-        latency = 0.0
         try:
-            while not conversation.ended:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    frame = await channel.receive_frame()
-                if frame is None:
-                    raise PeerLost(f"{self._source} ended the stream among pages")
-                message = conversation.receive(frame).message
-                if isinstance(message, Found):
-                    latency = clock.monotonic() - asked
-                elif isinstance(message, Pages):
-                    self.bytes_received += len(frame.payload)
-                    fresh = await self._model.take(
-                        self._pages, message.first, frame.payload, want.encoding
-                    )
-                    self.pages_kept += fresh
-                    if fresh < message.count:
-                        return  # what comes before is computed already
+            async with asyncio.TaskGroup() as tasks:
+                self._reader = tasks.create_task(self._read(channel, want, tasks))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
         finally:
             if self.bytes_received:
                 now = clock.monotonic()
-                seconds = now - asked - latency
+                seconds = now - asked - self._latency
                 self._memory.links.measured(
-                    self._source, self.bytes_received, seconds, latency, now
+                    self._source, self.bytes_received, seconds, self._latency, now
                 )
+
+    async def _read(
+        self, channel: Channel[MemoryReply], want: Want, tasks: asyncio.TaskGroup
+    ) -> None:
+        conversation, asked = ClientMemory(want), self._memory.clock.monotonic()
+        room = asyncio.Semaphore(WAITING_MAX)
+        while not conversation.ended:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                frame = await channel.receive_frame()
+            if frame is None:
+                raise PeerLost(f"{self._source} ended the stream among pages")
+            message = conversation.receive(frame).message
+            if isinstance(message, Found):
+                self._latency = self._memory.clock.monotonic() - asked
+            elif isinstance(message, Pages):
+                self.bytes_received += len(frame.payload)
+                await room.acquire()
+                tasks.create_task(self._take(message, frame.payload, want.encoding, room))
+
+    async def _take(
+        self, pages: Pages, data: bytes, encoding: Encoding, room: asyncio.Semaphore
+    ) -> None:
+        try:
+            fresh = await self._model.take(self._pages, pages.first, data, encoding)
+        finally:
+            room.release()
+        self.pages_kept += fresh
+        if fresh < pages.count and self._reader is not None:
+            self._reader.cancel()  # what comes before is computed already

@@ -23,6 +23,8 @@ from protocols.ports import Stream
 
 SEND_SECONDS = 30.0
 """How long, over a whole transfer, we wait for the peer to take what we send."""
+READY_MAX = 2
+"""Messages that are packed before they can be sent."""
 _log = logging.getLogger(__name__)
 
 
@@ -94,20 +96,36 @@ class MemoryStream:
 async def _send(
     channel: Channel[MemoryRequest], want: Want, sending: _Sending, patience: Patience
 ) -> None:
-    """From the end to the beginning; early the end if pages are gone."""
-    most = pages_per_frame(want.layout, want.encoding)
-    counts, stop = sending.memory.counts, sending.stop
+    """Some pages are on their way while the next are copied and packed."""
+    ready: asyncio.Queue[tuple[Pages, bytes] | None] = asyncio.Queue(READY_MAX)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            packing = tasks.create_task(_pack(want, sending, ready))
+            while (frame := await ready.get()) is not None:
+                async with patience.spend():
+                    await channel.send(*frame)
+                sending.memory.counts.pages_sent += frame[0].count
+                sending.memory.counts.bytes_sent += len(frame[1])
+            packing.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _pack(
+    want: Want, sending: _Sending, ready: "asyncio.Queue[tuple[Pages, bytes] | None]"
+) -> None:
+    """From the end to the beginning; early the end if pages are gone. None comes last."""
+    most, stop = pages_per_frame(want.layout, want.encoding), sending.stop
     while stop > want.first:
-        count = min(most, stop - want.first)
-        first = stop - count
+        first = max(want.first, stop - most)
         try:
-            data = await sending.model.export(sending.note.pages, first, count, want.encoding)
-        except DslmError:
-            return
+            data = await sending.model.export(
+                sending.note.pages, first, stop - first, want.encoding
+            )
+        except DslmError:  # the engine broke
+            data = b""
         if not data:
-            return
-        async with patience.spend():
-            await channel.send(Pages(first, count, want.names[stop - 1]), data)
-        counts.pages_sent += count
-        counts.bytes_sent += len(data)
+            break
+        await ready.put((Pages(first, stop - first, want.names[stop - 1]), data))
         stop = first
+    await ready.put(None)
