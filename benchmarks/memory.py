@@ -28,6 +28,8 @@ from memory_loss import loss_rows
 from report import Row, print_report
 
 TARGET_ONE, TARGET_TWO = 0.10, 0.50
+PREPARED_TOKENS = (32, 96)
+"""How long the first step speaks while the second host is made ready."""
 PARTS = ("one_host", "two_hosts", "loss")
 
 
@@ -62,7 +64,7 @@ async def two_hosts(setting: Setting) -> list[Row]:
                 await host.warm_up(there.peer)
                 for number in range(setting.rounds):
                     await _round(host, there.peer, number, found, notes)
-        for name in ("fetched", "prepared"):
+        for name in notes:
             row = _row(f"two hosts, {pages}, {name}", found[name], found["anew"], TARGET_TWO)
             rows.append(replace(row, note=notes[name]))
         rows.append(Row(f"two hosts, {pages}, back at the first", *_value(found["back"])))
@@ -80,13 +82,17 @@ async def _round(
     _note(found, "back", await chain.step(2, memory_at=there))
     fresh = host.chain(20_000 + number, chain.answers)
     _note(found, "anew", await fresh.step(1, at=there))
-    ready = host.chain(30_000 + number)
-    await ready.step(0, prepare_at=there)
-    _note(found, "prepared", await ready.step(1, at=there, memory_at=host.me))
-    notes["prepared"] = ready.note
+    for tokens in PREPARED_TOKENS:
+        name = f"prepared in {tokens} tokens"
+        ready = host.chain(30_000 + 1_000 * tokens + number)
+        ready.tokens = tokens
+        await ready.step(0, prepare_at=there)
+        _note(found, name, await ready.step(1, at=there, memory_at=host.me))
+        notes[name] = ready.note
 
 
 def _note(found: dict[str, list[float]], name: str, seconds: float) -> None:
+    print(f"{name}: {seconds * 1e3:.0f} ms", file=sys.stderr, flush=True)
     found.setdefault(name, []).append(seconds)
 
 

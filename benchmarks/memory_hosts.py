@@ -100,6 +100,7 @@ class Chain:
             rng,
         )
         self.note = ""
+        self.tokens = ANSWER_TOKENS
 
     async def step(
         self,
@@ -113,6 +114,7 @@ class Chain:
             self._request,
             model=SPECIALISTS[index],
             prompt=self._prompt(index),
+            max_tokens=self.tokens,
             node=PeerId(at or self._host.me),
             memory_at=PeerId(memory_at) if memory_at else None,
         )

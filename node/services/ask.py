@@ -153,11 +153,10 @@ class AskService:
                 model.model_digest,
                 features_of(question.ask),
             )
-            recalled = (
-                question.recall.begin(question.ask, question.prompt, peer)
-                if question.recall
-                else None
-            )
+            if question.recall is not None:
+                recalled = question.recall.begin(question.ask, question.prompt, peer)
+                # Its first look into the cache must not wait for a step of this very request.
+                await asyncio.sleep(0)
             run = _Run(model, question, turn, self._clock, recalled)
             async with aclosing(run.messages()) as messages:
                 async for message in messages:

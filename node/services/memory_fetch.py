@@ -26,7 +26,7 @@ FETCH_SECONDS = 60.0
 """For a whole transfer."""
 SILENCE_SECONDS = 5.0
 """How long a peer may send nothing."""
-WAITING_MAX = 4
+WAITING_MAX = 12
 """Frames that may wait for the engine before no more are read."""
 PAGES_MIN = 4
 """Fewer are computed."""

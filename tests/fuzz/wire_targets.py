@@ -171,7 +171,7 @@ def memory_replies(folder: Path) -> Target:  # noqa: ARG001
 
     whole = b"".join(encode(message, payload) for message, payload in sent)
     seeds = (whole, encode(Found(0)) + encode(Done()))
-    return Target(run, (ProtocolError,), seeds, "raw", words_of([one for one, _ in sent]))
+    return Target(run, (ProtocolError,), seeds, "raw", words_of(tuple(one for one, _ in sent)))
 
 
 def tensors(folder: Path) -> Target:  # noqa: ARG001

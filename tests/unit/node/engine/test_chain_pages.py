@@ -20,9 +20,19 @@ PROMPT = tuple((7 * at * at + 3 * at) % 50 for at in range(70))
 CHAIN = "ticket"
 
 
-def make_engine(cache_tokens: int = 512, **options: bool) -> TorchEngine:
+def make_engine(
+    cache_tokens: int = 512, *, is_cache_quantised: bool = False, is_cache_shared: bool = False
+) -> TorchEngine:
     model = LlamaModel(TINY, RandomWeights(TINY, seed=7), torch.float32, 128)
-    engine = TorchEngine(model, EngineOptions(128, cache_tokens, 8, 32, **options))
+    options = EngineOptions(
+        128,
+        cache_tokens,
+        8,
+        32,
+        is_cache_quantised=is_cache_quantised,
+        is_cache_shared=is_cache_shared,
+    )
+    engine = TorchEngine(model, options)
     for seed in (1, 2):
         engine._adapters.load(replace(random_adapter(TINY, seed), digest=f"adapter {seed}"))
     return engine
