@@ -64,9 +64,9 @@ async def two_hosts(setting: Setting) -> list[Row]:
                 await host.warm_up(there.peer)
                 for number in range(setting.rounds):
                     await _round(host, there.peer, number, found, notes)
-        for name in notes:
+        for name, note in notes.items():
             row = _row(f"two hosts, {pages}, {name}", found[name], found["anew"], TARGET_TWO)
-            rows.append(replace(row, note=notes[name]))
+            rows.append(replace(row, note=note))
         rows.append(Row(f"two hosts, {pages}, back at the first", *_value(found["back"])))
         rows.append(Row(f"two hosts, {pages}, all anew", *_value(found["anew"])))
     return rows

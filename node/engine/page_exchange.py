@@ -25,12 +25,14 @@ class PageExchange:
         self._table = table
         self._tokens = tokens
 
-    def held(self, most: int) -> int:
-        """How many pages from the first on, of at most `most`, are there without a gap."""
-        for index in range(most):
-            if self._book.find(self._table, self._tokens, index) is None:
-                return index
-        return most
+    def missing(self, most: int) -> range:
+        """From the first to the last page that is not there, of the first `most`."""
+        gaps = [
+            index
+            for index in range(most)
+            if self._book.find(self._table, self._tokens, index) is None
+        ]
+        return range(gaps[0], gaps[-1] + 1) if gaps else range(most, most)
 
     def read(self, first: int, count: int) -> PageBlock | None:
         """A copy of `count` pages; None if one of them is not there."""

@@ -50,9 +50,9 @@ class HostedPages:
         use = adapter.use_for(prompt) if adapter else None
         return len(prompt) if use is None else use.start
 
-    async def held(self, pages: PromptPages, most: int) -> int:
+    async def missing(self, pages: PromptPages, most: int) -> range:
         """See `PageMemory`."""
-        return await self.hosted.loop.between_steps(lambda: self._exchange(pages).held(most))
+        return await self.hosted.loop.between_steps(lambda: self._exchange(pages).missing(most))
 
     async def export(self, pages: PromptPages, first: int, count: int, encoding: Encoding) -> bytes:
         """See `PageMemory`."""

@@ -163,21 +163,22 @@ class Transfer:
         prompt = tuple(self._pages.tokens)
         base = min(self._model.base_tokens(prompt), len(prompt) - 1) - settings.window
         wanted = min(max(0, base) // layout.page_tokens, limits.MEMORY_PAGES_MAX)
-        held = await self._model.held(self._pages, wanted) if wanted else 0
-        missing = wanted - held
-        if missing < PAGES_MIN:
+        if wanted < PAGES_MIN:
+            return None
+        missing = await self._model.missing(self._pages, wanted)
+        if len(missing) < PAGES_MIN:
             return None
         journey = self._memory.links.predict(
             self._source,
-            missing * layout.page_tokens,
+            len(missing) * layout.page_tokens,
             page_bytes(layout, settings.encoding) / layout.page_tokens,
             self._model.prompt_rate,
             self._memory.clock.monotonic(),
         )
         if not journey.is_worth_it:
             return None
-        names = page_names(layout, self._pages.chain, prompt, wanted)
-        return Want(self._pages.chain, layout, settings.encoding, names, held)
+        names = page_names(layout, self._pages.chain, prompt, missing.stop)
+        return Want(self._pages.chain, layout, settings.encoding, names, missing.start)
 
     async def _fetch(self, want: Want) -> None:
         stream = await self._open()

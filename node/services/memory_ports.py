@@ -40,8 +40,9 @@ class PageMemory(Protocol):
         """How many tokens of `prompt` are read by the base model alone."""
         ...
 
-    async def held(self, pages: PromptPages, most: int) -> int:
-        """How many pages from the first on, of at most `most`, are there without a gap."""
+    async def missing(self, pages: PromptPages, most: int) -> range:
+        """From the first to the last page that is not there, of the first `most`; the range
+        ends at `most` if that is empty."""
         ...
 
     async def export(self, pages: PromptPages, first: int, count: int, encoding: Encoding) -> bytes:

@@ -87,7 +87,7 @@ class MemoryStream:
         note, common = known
         model = memory.models[note.specialist]
         try:
-            found = await model.held(note.pages, common)
+            found = (await model.missing(note.pages, common)).start
         except DslmError:  # the engine broke: it has no memory any more
             return None
         return _Sending(memory, note, model, found) if found > want.first else None

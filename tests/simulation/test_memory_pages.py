@@ -49,9 +49,10 @@ class FakePages:
     def base_tokens(self, prompt: tuple[int, ...]) -> int:
         return min(self.start, len(prompt))
 
-    async def held(self, pages: PromptPages, most: int) -> int:
+    async def missing(self, pages: PromptPages, most: int) -> range:
         self.owners.add((pages.client, pages.tenant, pages.chain))
-        return next((index for index in range(most) if index not in self.known), most)
+        gaps = [index for index in range(most) if index not in self.known]
+        return range(gaps[0], gaps[-1] + 1) if gaps else range(most, most)
 
     async def export(self, pages: PromptPages, first: int, count: int, encoding: Encoding) -> bytes:  # noqa: ARG002
         await asyncio.sleep(self.seconds)
@@ -220,6 +221,17 @@ def test_what_is_here_already_is_not_fetched() -> None:
         again = scene.fetch()
         await again.wait()
         assert again.pages == 0, "two pages are computed as quickly"
+
+    play(story)
+
+
+def test_what_came_before_a_transfer_was_stopped_is_of_use_to_the_next() -> None:
+    async def story(scene: Scene) -> None:
+        scene.here.known = {*range(30), *range(60, 99)}
+        fetching = scene.fetch()
+        await fetching.wait()
+        assert sorted(scene.here.taken) == list(range(30, 60))
+        assert fetching.size == 30 * SIZE
 
     play(story)
 

@@ -91,7 +91,7 @@ def test_pages_are_there_before_the_answer_ends() -> None:
     engine.submit(request("1", PROMPT, 1, len(PROMPT)))
     while not any(isinstance(output, Generated) for output in engine.step()):
         pass
-    assert engine.exchange(owner(), PROMPT).held(5) == 4
+    assert engine.exchange(owner(), PROMPT).missing(5).start == 4
 
 
 @pytest.mark.parametrize("adapter", [0, 1])
@@ -152,8 +152,8 @@ def test_what_is_computed_after_such_pages_stays_in_the_chain_too() -> None:
     junk = PageBlock(*(torch.randn((2, 2, 16, 8), generator=generator) for _ in range(2)))
     target.exchange(owner(), PROMPT).write(0, junk)
     answer(target, request("1", PROMPT))
-    assert target.exchange(owner(), PROMPT).held(4) == 4
-    assert target.exchange(owner(""), PROMPT).held(4) == 0
+    assert target.exchange(owner(), PROMPT).missing(4).start == 4
+    assert target.exchange(owner(""), PROMPT).missing(4).start == 0
     right, _ = answer(make_engine(), request("x", PROMPT))
     assert answer(target, request("2", PROMPT, chain="")) == (right, 0)
     # Now that there are exact ones, the chain finds those.
@@ -193,9 +193,11 @@ def test_an_exchange_finds_nothing_for_strangers() -> None:
     engine = make_engine()
     answer(engine, request("1", PROMPT))
     for stranger in (PageOwner("other", "", CHAIN), PageOwner("c", "tenant", CHAIN)):
-        assert engine.exchange(stranger, PROMPT).held(4) == 0
+        assert engine.exchange(stranger, PROMPT).missing(4).start == 0
         assert engine.exchange(stranger, PROMPT).read(0, 1) is None
-    assert engine.exchange(owner("any other ticket"), PROMPT).held(4) == 4, "the client's own"
+    assert engine.exchange(owner("any other ticket"), PROMPT).missing(4).start == 4, (
+        "the client's own"
+    )
 
 
 def test_keys_in_int8_can_be_carried_too() -> None:
