@@ -119,7 +119,7 @@ def main() -> int:
     setting = Setting(
         precision=wanted.precision,
         tokens=wanted.tokens,
-        rounds=3 if wanted.quick else 9,
+        rounds=4 if wanted.quick else 9,
         pages=("int8",) if wanted.quick else ("int8", "bf16"),
         threads=wanted.threads,
     )

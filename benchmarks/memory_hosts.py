@@ -42,7 +42,7 @@ from node.identity import load_or_create
 from node.paths import Paths, paths_below
 from protocols.errors import DslmError, UserError
 from protocols.ids import PeerId, RequestId
-from protocols.messages.ask import Chat, ChatMessage, Sampling
+from protocols.messages.ask import Chat, ChatMessage, LogitBias, Sampling
 
 BITS_PER_SECOND, DELAY_SECONDS = 200e6, 0.002
 SPECIALISTS = ("one", "two", "three")
@@ -52,6 +52,8 @@ QUESTIONS = (
     "Put both together in two sentences.",
 )
 ANSWER_TOKENS = 32
+NO_END = (LogitBias(0, -100.0), LogitBias(2, -100.0))
+"""The ids that end an answer: all answers are as long as they may be."""
 START_SECONDS = 300.0
 """For a first start, in which kernels are compiled."""
 WORDS = (
@@ -93,7 +95,7 @@ class Chain:
                 RequestId(f"task{seed}"),
                 SPECIALISTS[0],
                 Chat(tuple(self._turns)),
-                Sampling(),
+                Sampling(logit_bias=NO_END),
                 ANSWER_TOKENS,
                 120.0,
             ),

@@ -26,7 +26,8 @@ from node.engine.page_block import decode_block, encode_block
 from node.engine.pages import PAGE_SIZE, pages_for
 from node.hosting.adapters import read_adapter
 from node.hosting.fetch import resolve
-from node.hosting.read import ModelWeights, read_model
+from node.hosting.read import read_model
+from node.hosting.weights import ModelWeights
 from node.services.memory_links import MemoryLinks
 from protocols.ids import PeerId
 from protocols.memory import page_bytes
