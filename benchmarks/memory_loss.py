@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -42,8 +43,11 @@ SETS: Mapping[str, tuple[str, str]] = {
     "medicine": ("medquad", "a"),
     "law": ("legalbench", "a"),
     "computing": ("mbpp", "code"),
+    "science": ("mmlu", "answer"),
 }
 """The file of each domain, and the field with the answer."""
+SCIENCE, TEST_BUCKET = "physics_chem", 5
+"""MMLU's rows for science, and those of its test part that no specialist was trained on."""
 VARIANTS: Sequence[tuple[Encoding, int]] = (
     ("f32", 0),
     ("bf16", 0),
@@ -171,10 +175,13 @@ def _saved(weights: ModelWeights, encoding: Encoding, tokens: float, rate: float
 
 
 def _adapter(folder: Path | None, domain: str, weights: ModelWeights) -> Adapter | None:
-    if folder is None or not (folder / domain).is_dir():
-        return None
-    adapter = read_adapter(folder / domain, weights.config)
-    return adapter if adapter.invocation else None
+    """The domain's activated one: `DOMAIN`, or `DOMAIN-activated` beside an ordinary one."""
+    for name in (f"{domain}-activated", domain) if folder is not None else ():
+        if folder is not None and (folder / name).is_dir():
+            adapter = read_adapter(folder / name, weights.config)
+            if adapter.invocation:
+                return adapter
+    return None
 
 
 def _examples(file: Path, field: str, weights: ModelWeights, most: int) -> Iterator[Example]:
@@ -184,10 +191,18 @@ def _examples(file: Path, field: str, weights: ModelWeights, most: int) -> Itera
     with gzip.open(file) as lines:
         for line in lines:
             row = msgspec.json.decode(line)
-            if row.get("split") != "test" or count >= most:
+            if row.get("split") != "test" or count >= most or not _is_wanted(row):
                 continue
             prompt = tokenizer.encode_chat((ChatMessage("user", row["q"]),))
-            answer = tokenizer.encode_text(row[field])[:ANSWER_TOKENS_MAX] + end
+            answer = tokenizer.encode_text(_text(row, field))[:ANSWER_TOKENS_MAX] + end
             if len(prompt) + len(answer) < POSITIONS:
                 count += 1
                 yield Example(prompt, answer)
+
+
+def _is_wanted(row: Mapping[str, Any]) -> bool:
+    return "choices" not in row or (row["domain"] == SCIENCE and row["bucket"] == TEST_BUCKET)
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
+    return str(row["choices"]["ABCD".index(row[field])] if "choices" in row else row[field])
