@@ -44,6 +44,8 @@ class AnswerRequest:
     """For whom this node asks, by a name that means nothing to others."""
     memory_at: PeerId | None = None
     """Who has read the beginning of the prompt with the same base, in an earlier step."""
+    memory_ticket: str = ""
+    """One for all steps of a task (`coordinator.memory`); empty: nobody may fetch the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,18 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What the peer that ended an answer did not have to compute of the prompt, in pages.
+
+    `pages_fetched` of the `pages_reused` came from another peer, in `bytes_fetched` bytes.
+    """
+
+    pages_reused: int = 0
+    pages_fetched: int = 0
+    bytes_fetched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """Last event of a complete answer. `text` is what was held back; times are in seconds."""
 
@@ -118,6 +132,7 @@ class Completed:
     first_token_seconds: float
     total_seconds: float
     shares: tuple[Share, ...] = field(default=())
+    memory: MemoryUse = MemoryUse()
 
 
 AnswerEvent = Routed | Waiting | Delta | Resumed | Completed

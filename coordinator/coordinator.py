@@ -102,7 +102,7 @@ class Coordinator:
         started = self._parts.clock.monotonic()
         choice = await self._choose_in_time(request)
         candidates = self._candidates(request, choice)
-        run = AnswerRun(request, choice, candidates, self.measurements, started)
+        run = AnswerRun(request, choice, candidates, self.measurements, started, self._is_trusted)
         surroundings = _Surroundings(self._parts, choice.specialist)
         async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
             async for event in events:
@@ -193,6 +193,9 @@ class Coordinator:
                 return self._parts.is_trusted(PeerId(card.peer))
             case Route.LOCAL:
                 return False
+
+    def _is_trusted(self, peer: PeerId) -> bool:
+        return peer == self._parts.me or self._parts.is_trusted(peer)
 
     def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
         return Candidates(

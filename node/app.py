@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random, SystemRandom
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
+from coordinator.memory import with_ticket
 from coordinator.ports import Encoder
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
@@ -25,14 +26,17 @@ from node.gateway.config import GatewayConfig
 from node.gateway.keys import KeyFile
 from node.gateway.server import Gateway
 from node.hosting.hosted import HostedModel
+from node.hosting.page_memory import HostedPages
 from node.hosting.startup import load_encoder, load_models
 from node.metrics import AnswerFunction, Metrics
 from node.presences import Presences
 from node.services.ask import AskService
+from node.services.memory import MemorySettings, NodeMemory
 from node.view import Facts, LiveView
 from node.view import Parts as ViewParts
 from protocols.adapters.clock import SystemClock
 from protocols.ids import SpecialistId
+from protocols.messages.memory import Encoding
 from protocols.ports import Clock
 from protocols.records import CapabilityCard
 
@@ -130,7 +134,11 @@ class Node:
         clock, rng = chance
         self.presences = Presences(config, tasks)
         self.service = AskService(matter.models, clock, self.presences.allowance)
-        self._ground = Ground(config, clock, rng, matter.encoder, self.service, matter.cards)
+        self.memory = _memory(config, matter, clock)
+        shared = self.memory if config.memory.share else None
+        self._ground = Ground(
+            config, clock, rng, matter.encoder, self.service, matter.cards, shared
+        )
         self.metrics = self._make_metrics()
         self.view = LiveView(self._facts(), self._view_parts())
         self.gateway = self._make_gateway()
@@ -156,6 +164,7 @@ class Node:
 
     async def _answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         """By the coordinator of the swarm that the request names."""
+        request = with_ticket(request, self._ground.rng)
         async with aclosing(self.presences.named(request.swarm).answer(request)) as events:
             async for event in events:
                 yield event
@@ -201,6 +210,18 @@ class Node:
             "Tokens computed ahead of their turn that were right",
             lambda: sum(one.accepted_tokens for one in self._engines()),
         )
+        counts = self.memory.counts
+        metrics.gauge("memory_pages_sent", "Pages sent to peers", lambda: counts.pages_sent)
+        metrics.gauge("memory_bytes_sent", "Bytes of pages sent", lambda: counts.bytes_sent)
+        metrics.gauge(
+            "memory_pages_fetched", "Pages that came from peers", lambda: counts.pages_fetched
+        )
+        metrics.gauge(
+            "memory_bytes_fetched", "Bytes of pages that came", lambda: counts.bytes_fetched
+        )
+        metrics.gauge(
+            "memory_transfers_failed", "Transfers given up", lambda: counts.transfers_failed
+        )
         metrics.gauge("peers", "Nodes known", self._count_peers)
         return metrics
 
@@ -233,6 +254,13 @@ class Node:
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,
         )
+
+
+def _memory(config: NodeConfig, matter: Matter, clock: Clock) -> NodeMemory:
+    encodings: Mapping[str, Encoding] = {"int8": "i8", "bf16": "bf16", "fp32": "f32"}
+    settings = MemorySettings(encodings[config.memory.pages], config.memory.window)
+    pages = {name: HostedPages.of(model) for name, model in matter.models.items()}
+    return NodeMemory(pages, clock, settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,17 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """What the steps of one task pass on: keys and values of the prompt that they read."""
+
+    share: bool = setting(True, "send them to trusted peers and fetch them there")
+    pages: Literal["int8", "bf16", "fp32"] = setting(
+        "int8", "how they are fetched: int8 is half of bf16, and not quite exact"
+    )
+    window: int = setting(0, "last tokens of what could be fetched that are computed all the same")
+
+
+@dataclass(frozen=True, slots=True)
 class RouterConfig:
     """The choice of a specialist for `auto`, and of who may read prompts."""
 
@@ -163,6 +174,7 @@ class NodeConfig:
     network: NetworkConfig = NetworkConfig()
     swarm: SwarmConfig = SwarmConfig()
     engine: EngineConfig = EngineConfig()
+    memory: MemoryConfig = MemoryConfig()
     router: RouterConfig = RouterConfig()
     log: LogConfig = LogConfig()
     models: tuple[ModelConfig, ...] = ()
@@ -174,6 +186,7 @@ SECTIONS: Mapping[str, type] = {
     "network": NetworkConfig,
     "swarm": SwarmConfig,
     "engine": EngineConfig,
+    "memory": MemoryConfig,
     "router": RouterConfig,
     "log": LogConfig,
 }

@@ -28,6 +28,8 @@ def complaints(config: NodeConfig) -> Iterable[Complaint]:
         open_charter(config.swarm.name)
     except ProtocolError as error:
         yield "swarm.name", config.swarm.name, str(error)
+    if config.memory.window < 0:
+        yield "memory.window", config.memory.window, "must be 0 or more"
     for peer in config.router.trusted:
         try:
             parse_peer_id(peer)

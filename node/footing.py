@@ -13,6 +13,7 @@ from random import Random
 from coordinator.ports import Encoder
 from node.config import NodeConfig
 from node.services.ask import AskService
+from node.services.memory import NodeMemory
 from node.swarms.conduct import ConductBook
 from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip
@@ -32,7 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all presences of a node stand on. `cards` are without a swarm and a peer."""
+    """What all presences of a node stand on. `cards` are without a swarm and a peer.
+
+    Without `memory` none is passed on.
+    """
 
     config: NodeConfig
     clock: Clock
@@ -40,6 +44,7 @@ class Ground:
     encoder: Encoder | None
     service: AskService
     cards: Sequence[CapabilityCard]
+    memory: NodeMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)

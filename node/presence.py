@@ -23,8 +23,9 @@ from node.announcer import Announcer
 from node.footing import Footing, Ground, Place, stand
 from node.joining import Reached
 from node.profile import Profile
-from node.services.ask_stream import AskStream
 from node.services.info import InfoStream
+from node.services.memory_fetch import FetchParts
+from node.services.offer import ModelOffer
 from node.swarms.company import Company, CompanyPorts
 from node.swarms.enrolment import Desk, DeskParts, Enrolment, EnrolStream, enrol
 from node.swarms.folder import SwarmFolder
@@ -37,11 +38,7 @@ from protocols import versions
 from protocols.errors import DslmError, PeerLost, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
-from protocols.membership.documents import (
-    Role,
-    peek_certificate,
-    unpack_credential,
-)
+from protocols.membership.documents import Role, peek_certificate, unpack_credential
 from protocols.membership.invite import Invite
 
 SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
@@ -94,6 +91,8 @@ class Presence:
             rng,
             self.profile.offer,
         )
+        parts = FetchParts(transport, self._is_trusted, self._addresses_of, footing.tasks)
+        self._offer = ModelOffer(ground.service, ground.memory, parts)
         self.coordinator = self._make_coordinator()
         self.desk = self._make_desk()
         self.gossip = self._make_gossip()
@@ -136,7 +135,7 @@ class Presence:
         transport, ears = self.network.transport, self._footing.ears
         ears.gossip, ears.renewer = self.gossip, self.renewer
         await transport.serve(versions.INFO, InfoStream(self.profile.info))
-        await transport.serve(versions.ASK, AskStream(self._ground.service))
+        await self._offer.serve()
         reach = ReachService(self.network.probe, self.network.observed, self._ground.clock)
         await transport.serve(versions.REACH, reach)
         await self.gossip.serve()
@@ -335,7 +334,7 @@ class Presence:
                 self.directory,
                 self.discovery,
                 network.transport,
-                ground.service,
+                self._offer,
                 ground.encoder,
                 ground.clock,
                 ground.rng,

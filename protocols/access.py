@@ -31,6 +31,7 @@ DHT_PING, DHT_FIND, DHT_STORE = (f"DHTProtocol.rpc_{name}" for name in ("ping", 
 TABLE: Mapping[str, Access] = {
     versions.ASK: Access(_ASKING, _HOSTING),
     versions.INFO: Access(_ANY, _ANY),
+    versions.MEMORY: Access(_HOSTING, _HOSTING),
     versions.SWARM: Access(_ANY, _ANY),
     versions.REACH: Access(_ANY, _ANY),
     DHT_PING: Access(_ANY, _ANY),

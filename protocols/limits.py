@@ -62,6 +62,11 @@ INVITE_USES_MAX = 1_000
 
 TENSOR_RANK_MAX = 4
 
+MEMORY_PAGES_MAX = 4_096
+"""Pages of keys and values that one request names."""
+MEMORY_FRAME_BYTES = 1024 * 1024
+"""Pages are sent together up to about so many bytes; a single larger one goes alone."""
+
 STREAMS_IN_MAX = 400
 """Inbound streams served at once, and of those from one peer."""
 STREAMS_IN_PER_PEER_MAX = 32

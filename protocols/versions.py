@@ -17,6 +17,9 @@ SWARM = "/dslm/swarm/1"
 REACH = "/dslm/reach/1"
 """Dial-back: can I be reached at these addresses?"""
 
-ALL = (ASK, INFO, HELLO, ENROL, SWARM, REACH)
+MEMORY = "/dslm/memory/1"
+"""Keys and values of a prompt that several peers work on in turn."""
+
+ALL = (ASK, INFO, HELLO, ENROL, SWARM, REACH, MEMORY)
 
 SIGNING_DOMAIN = b"dslm/v1/"

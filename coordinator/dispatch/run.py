@@ -8,11 +8,13 @@ first that brings a token wins and the other is dropped. When an attempt fails, 
 on from the delivered ids; only the peer that failed is blamed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordinator.answer import (
     AnswerRequest,
     Completed,
+    MemoryUse,
     Resumed,
     Route,
     Routed,
@@ -85,7 +87,10 @@ class AnswerRun:
         candidates: Candidates,
         measurements: PeerMeasurements,
         now: float,
+        is_trusted: Callable[[PeerId], bool] = lambda _: False,
     ) -> None:
+        """Peers that are trusted hear where the prompt's memory is, and by which ticket."""
+        self._is_trusted = is_trusted
         self._request = request
         self._choice = choice
         self._candidates = candidates
@@ -230,6 +235,7 @@ class AnswerRun:
             first_token_seconds=first - self._started,
             total_seconds=arrived - self._started,
             shares=self._delivery.shares,
+            memory=MemoryUse(end.pages_reused, end.pages_fetched, end.bytes_fetched),
         )
         return [*actions, Emit(completed), *self._end(None)]
 
@@ -287,7 +293,7 @@ class AnswerRun:
         if self._speaker is None:
             self._speaker = attempt.peer
             actions.append(Emit(self._routed(attempt.peer, second)))
-        actions.append(Start(attempt.number, attempt.peer, self._ask(attempt.number, now)))
+        actions.append(Start(attempt.number, attempt.peer, self._ask(attempt, now)))
         if isinstance(second, CapabilityCard):
             actions.append(Predial(PeerId(second.peer)))
         return actions
@@ -301,11 +307,12 @@ class AnswerRun:
             second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
         )
 
-    def _ask(self, number: int, now: float) -> Ask:
+    def _ask(self, attempt: _Attempt, now: float) -> Ask:
         request = self._request
+        may_share = bool(request.memory_ticket) and self._is_trusted(attempt.peer)
         return Ask(
             request_id=request.request_id,
-            attempt=number,
+            attempt=attempt.number,
             specialist=self._choice.specialist,
             prompt=request.prompt,
             sampling=request.sampling,
@@ -315,6 +322,8 @@ class AnswerRun:
             delivered=self._delivery.ids,
             constraint=request.constraint,
             tenant=request.tenant,
+            memory_at=(request.memory_at or "") if may_share else "",
+            memory_ticket=request.memory_ticket if may_share else "",
         )
 
     # Waiting --------------------------------------------------------------------------------

@@ -64,6 +64,15 @@ class AdapterUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PageOwner:
+    """Whose prompts may find a page: `client`, `tenant` and `chain` as of `EngineRequest`."""
+
+    client: str = ""
+    tenant: str = ""
+    chain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One generation.
 
@@ -73,6 +82,7 @@ class EngineRequest:
     is empty for the node itself: clients share the engine evenly, and none can tell from the time
     an answer takes what another one asked, nor can the `tenant`s of one client. With a `matcher`,
     tokens are chosen among those that it allows. Without an `adapter` the base model answers.
+    Requests of one `chain`, steps of a task, find pages that came from other peers for it.
     """
 
     request_id: str
@@ -85,6 +95,7 @@ class EngineRequest:
     client: str = ""
     tenant: str = ""
     adapter: AdapterUse | None = None
+    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +113,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last word on a request that was not cancelled."""
+    """The last word on a request that was not cancelled.
+
+    `reused_tokens` of what it was given were found in the cache when they were first needed.
+    """
 
     request_id: str
     reason: FinishReason
+    reused_tokens: int = 0
 
 
 StepOutput = Generated | Ended
@@ -120,7 +135,8 @@ class EngineStatistics:
     preempted request came back. Of `drafted_tokens`, guessed and computed ahead of their turn,
     `accepted_tokens` were right: so many steps were saved. Pages hold
     `cache_tokens_total / pages_total` tokens each: `pages_used` by running requests,
-    `pages_cached` kept for those that may come.
+    `pages_cached` kept for those that may come. `prompt_rate` is how many tokens of prompts were
+    computed in a second lately, 0 before the first.
     """
 
     running: int
@@ -136,6 +152,7 @@ class EngineStatistics:
     preemptions: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    prompt_rate: float = 0.0
 
 
 class Engine(Protocol):

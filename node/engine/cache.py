@@ -5,6 +5,7 @@ requests or who owns a page.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from node.engine.batch import Span
 from node.engine.config import LlamaConfig
+from node.engine.page_block import PageBlock
 from node.engine.pages import PAGE_SIZE, pages_for
 
 
@@ -66,6 +68,27 @@ class KeyValueCache:
         """One layer, for attention."""
         return self._layers[layer]
 
+    def export_pages(self, pages: Sequence[int]) -> PageBlock:
+        """A copy of `pages`; keys and values in int8 come back as they are read."""
+        slots = self._slots_of(pages)
+        copies = [layer.copy(slots) for layer in self._layers]
+        return PageBlock(
+            torch.stack([keys for keys, _ in copies]).cpu(),
+            torch.stack([values for _, values in copies]).cpu(),
+        )
+
+    def import_pages(self, pages: Sequence[int], block: PageBlock) -> None:
+        """Write all layers of `block` into `pages`."""
+        slots = self._slots_of(pages)
+        for layer, keys, values in zip(self._layers, block.keys, block.values, strict=True):
+            layer.store(slots, keys.transpose(0, 1), values.transpose(0, 1))
+
+    def _slots_of(self, pages: Sequence[int]) -> Tensor:
+        """The slots of whole pages, page by page."""
+        starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
+        slots = (starts.unsqueeze(1) + torch.arange(PAGE_SIZE)).flatten()
+        return slots.to(self._layers[0].keys.pages.device)
+
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
@@ -80,7 +103,10 @@ class _Vectors:
     scratch: Tensor
 
     def write(self, slots: Tensor, vectors: Tensor) -> None:
-        self.slots.index_copy_(1, slots, vectors.transpose(0, 1))
+        self.slots.index_copy_(1, slots, vectors.transpose(0, 1).to(self.slots))
+
+    def copy(self, slots: Tensor) -> Tensor:
+        return self.slots.index_select(1, slots)
 
     def read(self, span: Span) -> Tensor:
         """`[kv_heads, seen, dimension]`; a view where the pages follow each other."""
@@ -117,6 +143,10 @@ class PlainLayer:
         """As `LayerCache`."""
         self.keys.write(slots, keys)
         self.values.write(slots, values)
+
+    def copy(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of `slots`, each `[kv_heads, slots, dimension]`."""
+        return self.keys.copy(slots), self.values.copy(slots)
 
     def read(self, span: Span) -> tuple[Tensor, Tensor]:
         """As `LayerCache`."""
@@ -161,6 +191,13 @@ class QuantisedLayer:
             scale = wide.abs().amax(-1, keepdim=True).clamp_(min=1e-12) / 127
             integers.write(slots, (wide / scale).round_().to(torch.int8))
             scales.write(slots, scale)
+
+    def copy(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of `slots`, each `[kv_heads, slots, dimension]`, in fp32."""
+        return (
+            self.keys.copy(slots).float() * self.key_scales.copy(slots),
+            self.values.copy(slots).float() * self.value_scales.copy(slots),
+        )
 
     def read(self, span: Span) -> tuple[Tensor, Tensor]:
         """As `LayerCache`; always a copy."""

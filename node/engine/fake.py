@@ -10,7 +10,8 @@ from hashlib import blake2b
 
 from node.engine.base import EngineRequest, EngineStatistics, StepOutput, TokenLikelihood
 from node.engine.outputs import with_likelihoods
-from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.scheduler import Scheduler, SchedulerLimits
+from node.engine.sequence import Work
 from node.engine.speculation.drafts import Speculation
 
 _SURE = TokenLikelihood(0.0, ())

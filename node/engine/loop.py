@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from node.engine.base import (
     Ended,
@@ -39,6 +39,13 @@ class _Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class _Between:
+    """Work for the engine's thread, between two steps."""
+
+    work: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
@@ -56,9 +63,10 @@ class _Failure:
         return error
 
 
-_Command = _Submit | _Cancel | _Stop
+_Command = _Submit | _Cancel | _Between | _Stop
 _Item = StepOutput | DslmError
 _DeliveryT = TypeVar("_DeliveryT")
+_ResultT = TypeVar("_ResultT")
 
 
 class Generation:
@@ -98,6 +106,7 @@ class EngineLoop:
         self._statistics = engine.statistics()
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._answers: dict[str, asyncio.Queue[_Item]] = {}
+        self._between: set[asyncio.Future[Any]] = set()
         self._tickets = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -172,6 +181,40 @@ class EngineLoop:
         finally:
             generation.close()
 
+    async def between_steps(self, work: Callable[[], _ResultT]) -> _ResultT:
+        """What `work` returns or raises, called in the engine's thread between two steps.
+
+        It should take a few milliseconds at most: answers wait. `EngineFailed` if there is no
+        engine, or none any more. Work whose caller was cancelled before its turn is not done.
+        """
+        if self._failure is not None or self._loop is None:
+            raise (self._failure or _Failure("The engine has not been started.")).as_error()
+        done: asyncio.Future[_ResultT] = self._loop.create_future()
+        self._between.add(done)
+        done.add_done_callback(self._between.discard)
+
+        def settle(outcome: "_ResultT | Exception") -> None:
+            if done.done():
+                return
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+        def carry_out() -> None:
+            if done.cancelled():
+                return
+            outcome: _ResultT | Exception
+            try:
+                outcome = work()
+            # The caller gets it, in the task that waits.
+            except Exception as error:  # noqa: BLE001
+                outcome = error
+            self._call(settle, outcome)
+
+        self._commands.put(_Between(carry_out))
+        return await done
+
     def _forget(self, ticket: str) -> None:
         if self._answers.pop(ticket, None) is not None:
             self._commands.put(_Cancel(ticket))
@@ -205,6 +248,8 @@ class EngineLoop:
                     self._submit(command.request)
                 case _Cancel():
                     self._engine.cancel(command.ticket)
+                case _Between():
+                    command.work()
                 case _Stop():
                     return False
             self._statistics = self._engine.statistics()
@@ -245,3 +290,6 @@ class EngineLoop:
         self._failure = failure
         for answer in self._answers.values():
             answer.put_nowait(failure.as_error())
+        for waiting in tuple(self._between):
+            if not waiting.done():
+                waiting.set_exception(failure.as_error())

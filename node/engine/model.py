@@ -18,6 +18,7 @@ from node.engine.batch import Chunk, Span, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
 from node.engine.errors import EngineFailed
+from node.engine.page_block import PageBlock
 from node.engine.rope import RotaryTable, local_table, rotate
 from node.engine.weights.hold import hold, hold_table
 from node.engine.weights.matrix import Matrix
@@ -265,11 +266,22 @@ class EagerRunner:
 
     def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """As `Runner.run`. `EngineFailed` after `close`."""
-        if self._held is None:
-            raise EngineFailed("The engine was closed.")
-        model, cache = self._held
+        model, cache = self._open()
         return model.forward(build_batch(chunks, model.dtype), cache, adaptation)
+
+    def export_pages(self, pages: Sequence[int]) -> PageBlock:
+        """As `Runner`."""
+        return self._open()[1].export_pages(pages)
+
+    def import_pages(self, pages: Sequence[int], block: PageBlock) -> None:
+        """As `Runner`."""
+        self._open()[1].import_pages(pages, block)
 
     def close(self) -> None:
         """As `Runner.close`."""
         self._held = None
+
+    def _open(self) -> tuple[LlamaModel, KeyValueCache]:
+        if self._held is None:
+            raise EngineFailed("The engine was closed.")
+        return self._held

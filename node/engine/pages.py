@@ -34,12 +34,15 @@ class PrefixScope:
     `model` names weights, quantisation, float type and range of layers. Only requests with the
     same `salt` find each other's pages. `adapter` is the digest of one that changes the keys and
     values from position `adapter_from` on; pages that end before it are the base model's.
+    `chain` names a task whose sequences may find pages that other peers computed: nobody else does,
+    for they need not be exact.
     """
 
     model: str
     salt: str = ""
     adapter: str = ""
     adapter_from: int = 0
+    chain: str = ""
 
     def root(self) -> bytes:
         """What stands in place of a parent for a first page."""
@@ -61,6 +64,14 @@ class PrefixScope:
         return f"{offset} {self.adapter}".encode()
 
 
+def imported_name(chain: str, digest: bytes) -> bytes:
+    """The name of a page that is not, or not all, this engine's own work."""
+    encoded = chain.encode()
+    return sha256(
+        b"dslm-imported-1" + len(encoded).to_bytes(4, "little") + encoded + digest
+    ).digest()
+
+
 def page_digest(parent: bytes, extra: bytes, tokens: Sequence[int]) -> bytes:
     """The name of a full page after the page named `parent` (32 bytes)."""
     packed = struct.pack(f"<{len(tokens)}I", *tokens)
@@ -73,12 +84,14 @@ class BlockTable:
 
     The keys and values of the first `committed` tokens are in the pages. `digests` are the names
     of the sequence's full pages, as far as they were needed; they stay when pages are released.
+    Once a page `is_imported`, what follows it is computed from it, and named like it.
     """
 
     scope: PrefixScope
     pages: list[int] = field(default_factory=list)
     committed: int = 0
     digests: list[bytes] = field(default_factory=list)
+    is_imported: bool = False
 
 
 class PageBook:
@@ -136,9 +149,11 @@ class PageBook:
         """
         before = table.committed
         for index in range(before // PAGE_SIZE, (len(tokens) - 1) // PAGE_SIZE):
-            page = self._find(table, tokens, index)
+            page = self.find(table, tokens, index)
             if page is None:
                 break
+            exact = self._digest(table, tokens, index)
+            table.is_imported = table.is_imported or self._digests[page] != exact
             self._idle.pop(page, None)
             self._references[page] += 1
             if index < len(table.pages):
@@ -184,12 +199,7 @@ class PageBook:
         if table.committed > len(table.pages) * PAGE_SIZE:
             raise ValueError("more tokens were committed than the table has pages for")
         for index in range(first, table.committed // PAGE_SIZE):
-            digest = self._digest(table, tokens, index)
-            if digest not in self._published:
-                page = table.pages[index]
-                self._published[digest] = page
-                self._digests[page] = digest
-                self._tokens[page] = _content(tokens, index)
+            self._publish(table, tokens, index, table.pages[index])
 
     def trim(self, table: BlockTable, tokens: int) -> None:
         """Take back the pages that `table` has beyond those for `tokens` tokens.
@@ -207,12 +217,65 @@ class PageBook:
             self._drop(page)
         table.pages.clear()
         table.committed = 0
+        table.is_imported = False
 
-    def _find(self, table: BlockTable, tokens: Sequence[int], index: int) -> int | None:
-        page = self._published.get(self._digest(table, tokens, index))
+    def find(self, table: BlockTable, tokens: Sequence[int], index: int) -> int | None:
+        """The published page `index` of a sequence; of two the one that was computed here."""
+        digest = self._digest(table, tokens, index)
+        page = self._published.get(digest)
+        if page is None and table.scope.chain:
+            page = self._published.get(imported_name(table.scope.chain, digest))
         if page is None or self._tokens[page] != _content(tokens, index):
             return None
         return page
+
+    def before_known(self, table: BlockTable, tokens: Sequence[int], count: int) -> int:
+        """How many of the next `count` tokens come before a page that need not be computed."""
+        if not table.scope.chain:
+            return count
+        first = table.committed // PAGE_SIZE + 1
+        last = min(pages_for(table.committed + count), (len(tokens) - 1) // PAGE_SIZE)
+        for index in range(first, last):
+            if self.find(table, tokens, index) is not None:
+                return index * PAGE_SIZE - table.committed
+        return count
+
+    def reserve(self, before: int | None = None) -> int | None:
+        """A page to be filled from outside; None if all are in use.
+
+        It is the one in front of page `before` if that is free. `publish` or `give_back` follows.
+        """
+        if not self.available:
+            return None
+        self._evict(1)
+        if before and self._free.take(before - 1):
+            page = before - 1
+        else:
+            page = self._free.largest().stop - 1
+            self._free.take(page)
+        self._references[page] = 1
+        return page
+
+    def publish_imported(
+        self, table: BlockTable, tokens: Sequence[int], index: int, page: int
+    ) -> None:
+        """The reserved `page` holds page `index` of a sequence: its chain can find it."""
+        table.is_imported = True
+        self._publish(table, tokens, index, page)
+        self.give_back(page)
+
+    def give_back(self, page: int) -> None:
+        """End what `reserve` began."""
+        self._drop(page)
+
+    def _publish(self, table: BlockTable, tokens: Sequence[int], index: int, page: int) -> None:
+        name = self._digest(table, tokens, index)
+        if table.is_imported:
+            name = imported_name(table.scope.chain, name)
+        if name not in self._published:
+            self._published[name] = page
+            self._digests[page] = name
+            self._tokens[page] = _content(tokens, index)
 
     def _digest(self, table: BlockTable, tokens: Sequence[int], index: int) -> bytes:
         digests = table.digests

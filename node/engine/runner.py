@@ -13,6 +13,7 @@ from torch import Tensor
 from node.engine.adapters.plan import AdapterPlan
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig
+from node.engine.page_block import PageBlock
 
 
 class Runner(Protocol):
@@ -24,6 +25,14 @@ class Runner(Protocol):
         `adaptation` is the plan for `adapter_column(chunks)`.
         Keys and values of all tokens go to the pages that their chunk names.
         """
+        ...
+
+    def export_pages(self, pages: Sequence[int]) -> PageBlock:
+        """A copy of what lies in `pages`, in their order, on the CPU and in any float type."""
+        ...
+
+    def import_pages(self, pages: Sequence[int], block: PageBlock) -> None:
+        """Write `block` into `pages`, converted to the type and layout of the cache."""
         ...
 
     def close(self) -> None:

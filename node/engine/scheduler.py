@@ -9,7 +9,7 @@ always ends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from node.engine.base import (
     AdapterUse,
@@ -17,9 +17,11 @@ from node.engine.base import (
     EngineRequest,
     EngineStatistics,
     Generated,
+    PageOwner,
     StepOutput,
 )
 from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
+from node.engine.sequence import TokenSequence, Work
 from node.engine.shares import Shares
 from node.engine.speculation.drafts import DRAFTED_MAX, Speculation, Wish
 from protocols.errors import ProtocolError, TooLong, Unsupported
@@ -48,70 +50,6 @@ class SchedulerLimits:
     def longest(self) -> int:
         """The most tokens, prompt and answer together, that one request can have."""
         return min(self.context_length, self.cache_tokens)
-
-
-@dataclass(slots=True, eq=False)
-class TokenSequence:
-    """A request inside. `tokens` are prompt and answer so far; `ticket` counts up by arrival."""
-
-    request: EngineRequest
-    ticket: int
-    table: BlockTable
-    tokens: list[int] = field(default_factory=list)
-    prompt_read: int = 0
-    """How many given tokens were in the cache at some time: the counter's high-water mark."""
-
-    @property
-    def computed(self) -> int:
-        """How many of `tokens` are in the cache."""
-        return self.table.committed
-
-    @property
-    def salt(self) -> str:
-        """Only sequences of the same salt may learn anything from each other."""
-        return self.table.scope.salt
-
-    @property
-    def left(self) -> int:
-        """How many of `tokens` must be computed before the next one can be chosen."""
-        return len(self.tokens) - self.table.committed
-
-    @property
-    def answer_length(self) -> int:
-        """Tokens of the answer so far, delivered ones included."""
-        return len(self.tokens) - len(self.request.prompt)
-
-    @property
-    def pages_wanted(self) -> int:
-        """Pages that `tokens` and, if there may be so many, the next `PAGE_SIZE` still need."""
-        most = len(self.request.prompt) + self.request.max_tokens - 1
-        soon = min(len(self.tokens) + PAGE_SIZE, most)
-        return max(0, pages_for(soon) - len(self.table.pages))
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The next `count` tokens of a sequence, and guesses at those after them.
-
-    `wants_token` says that they are the last ones known, so that the model says what comes next.
-    Only then there may be `drafts`.
-    """
-
-    sequence: TokenSequence
-    count: int
-    wants_token: bool
-    drafts: tuple[int, ...] = ()
-
-    @property
-    def token_ids(self) -> list[int]:
-        """The tokens to compute, drafts included."""
-        start = self.sequence.computed
-        return [*self.sequence.tokens[start : start + self.count], *self.drafts]
-
-    @property
-    def logits(self) -> int:
-        """After how many of the last tokens the model has to say what comes next."""
-        return 1 + len(self.drafts) if self.wants_token else 0
 
 
 class Scheduler:
@@ -152,9 +90,10 @@ class Scheduler:
             self._done_on_arrival.append(Ended(request.request_id, "length"))
             return
         self._tickets += 1
-        salt = "" if self._limits.is_cache_shared else _salt_of(request)
+        salt = self._salt(request.client, request.tenant)
         use = request.adapter or AdapterUse("")
-        table = BlockTable(PrefixScope(self._limits.model, salt, use.digest, use.start))
+        scope = PrefixScope(self._limits.model, salt, use.digest, use.start, request.chain)
+        table = BlockTable(scope)
         tokens = [*request.prompt, *request.delivered]
         self._waiting[request.request_id] = TokenSequence(request, self._tickets, table, tokens)
         self._shares.enter(request.client)
@@ -184,11 +123,13 @@ class Scheduler:
         begun: set[bytes] = set()
         for sequence in inside:
             if sequence.left > 1 and self._is_running(sequence) and room:
-                self._hit_tokens += self._book.match(sequence.table, sequence.tokens)
+                self._match(sequence)
                 if not begun.isdisjoint(self._names(sequence, 1)):
                     # Another one computes this very page now; it will be there in the next step.
                     continue
-                count = self._make_room(sequence, min(room, sequence.left))
+                wanted = min(room, sequence.left)
+                wanted = self._book.before_known(sequence.table, sequence.tokens, wanted)
+                count = self._make_room(sequence, wanted)
                 if count:
                     begun |= self._names(sequence, count)
                     work.append(Work(sequence, count, wants_token=count == sequence.left))
@@ -210,6 +151,16 @@ class Scheduler:
             if self._is_running(item.sequence):
                 outputs += self._record(item, tokens)
         return outputs
+
+    @property
+    def book(self) -> PageBook:
+        """The pages; whoever fills or reads some from outside does it between two steps."""
+        return self._book
+
+    def table_of(self, owner: PageOwner) -> BlockTable:
+        """Leads to the base model's pages of prompts of `owner`; it holds none itself."""
+        salt = self._salt(owner.client, owner.tenant)
+        return BlockTable(PrefixScope(self._limits.model, salt, chain=owner.chain))
 
     def statistics(self) -> EngineStatistics:
         """Counts now."""
@@ -245,6 +196,12 @@ class Scheduler:
         if request.request_id in self._waiting or request.request_id in self._running:
             raise ProtocolError(f"request id {request.request_id!r} is in use")
 
+    def _salt(self, client: str, tenant: str) -> str:
+        """Whose pages may be found. Peer ids have no slash."""
+        if self._limits.is_cache_shared:
+            return ""
+        return f"{client}/{tenant}" if tenant else client
+
     def _turn(self, sequence: TokenSequence) -> tuple[float, int]:
         """Who comes first: the client that had least, then the request that came first."""
         return self._shares.served(sequence.request.client), sequence.ticket
@@ -272,8 +229,17 @@ class Scheduler:
         if self._running and sequence.pages_wanted + promised > self._book.available:
             self._book.release(sequence.table)
             return False
-        self._hit_tokens += saved
+        self._note_hits(sequence, saved)
         return True
+
+    def _match(self, sequence: TokenSequence) -> None:
+        self._note_hits(sequence, self._book.match(sequence.table, sequence.tokens))
+
+    def _note_hits(self, sequence: TokenSequence, saved: int) -> None:
+        self._hit_tokens += saved
+        given = len(sequence.request.prompt) + len(sequence.request.delivered)
+        known = max(sequence.computed - saved, sequence.prompt_read)
+        sequence.reused += max(0, min(sequence.computed, given) - known)
 
     def _make_room(self, sequence: TokenSequence, count: int) -> int:
         """Pages for at most `count` more tokens; for how many, 0 if it has to wait.
@@ -369,14 +335,14 @@ class Scheduler:
         """What there is to tell about a new token; the answer ends with `Ended`."""
         request = sequence.request
         if token_id in request.stop_ids:
-            return [Ended(request.request_id, "stop")]
+            return [Ended(request.request_id, "stop", sequence.reused)]
         outputs: list[StepOutput] = [
             Generated(request.request_id, sequence.answer_length, token_id)
         ]
         sequence.tokens.append(token_id)
         self._generated_tokens += 1
         if sequence.answer_length >= request.max_tokens:
-            outputs.append(Ended(request.request_id, "length"))
+            outputs.append(Ended(request.request_id, "length", sequence.reused))
         return outputs
 
     def _leave(self, sequence: TokenSequence) -> None:
@@ -386,8 +352,3 @@ class Scheduler:
         self._shares.leave(sequence.request.client)
         if self._speculation is not None:
             self._speculation.leave(sequence)
-
-
-def _salt_of(request: EngineRequest) -> str:
-    """Whose pages it may find. Peer ids have no slash."""
-    return f"{request.client}/{request.tenant}" if request.tenant else request.client

@@ -5,20 +5,22 @@ Knows how scheduler, model, cache and sampling fit together; must not know files
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from node.engine.adapters.registry import AdapterSet, AdapterUses
-from node.engine.base import Ended, EngineRequest, EngineStatistics, StepOutput
+from node.engine.base import Ended, EngineRequest, EngineStatistics, PageOwner, StepOutput
 from node.engine.batch import Chunk, adapter_column
 from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
+from node.engine.page_exchange import PageExchange
 from node.engine.runner import RunnableModel, Runner
-from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.scheduler import Scheduler, SchedulerLimits
 from node.engine.selection import Selection, follow
+from node.engine.sequence import Work
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
 from node.engine.speculation.lookup import PromptLookup
@@ -26,6 +28,9 @@ from node.engine.speculation.speculator import Speculator
 from node.engine.speculation.store import SuffixStore
 
 SpeculationChoice = Literal["auto", "off"]
+PROMPT_CHUNK_MIN = 32
+_NEWEST = 0.2
+"""Weight of the newest chunk in the rate at which prompts are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class TorchEngine:
         self._uses = AdapterUses(self._adapters)
         self._clock = clock
         self._costs = StepCosts()
+        self._prompt_rate = 0.0
         speculation = None
         if options.speculation == "auto":
             drafters = (PromptLookup(), SuffixStore(), *drafters)
@@ -136,7 +142,14 @@ class TorchEngine:
 
     def statistics(self) -> EngineStatistics:
         """What is going on now."""
-        return self._scheduler.statistics()
+        return replace(self._scheduler.statistics(), prompt_rate=self._prompt_rate)
+
+    def exchange(self, owner: PageOwner, tokens: Sequence[int]) -> PageExchange:
+        """The base model's pages of `tokens`; `EngineFailed` if the engine was closed."""
+        if self._runner is None:
+            raise EngineFailed("The engine was closed.")
+        table = self._scheduler.table_of(owner)
+        return PageExchange(self._scheduler.book, self._runner, table, tokens)
 
     def close(self) -> None:
         """Free weights and cache; `step` fails from now on."""
@@ -161,9 +174,19 @@ class TorchEngine:
             for item in work
         ]
         scores = _scores(self._runner.run(chunks, self._adapters.plan(adapter_column(chunks))))
+        seconds = self._clock() - started
         if all(item.count == 1 for item in work):
-            self._costs.learn(sum(1 + len(item.drafts) for item in work), self._clock() - started)
+            self._costs.learn(sum(1 + len(item.drafts) for item in work), seconds)
+        else:
+            self._learn_rate(sum(item.count for item in work), seconds)
         return scores
+
+    def _learn_rate(self, tokens: int, seconds: float) -> None:
+        """Chunks too small to say much are left out."""
+        if tokens < PROMPT_CHUNK_MIN or seconds <= 0:
+            return
+        rate = tokens / seconds
+        self._prompt_rate += (rate - self._prompt_rate) * (_NEWEST if self._prompt_rate else 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,17 @@ Knows files, memory and the engine; must not know peers or protocols. `HostedMod
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from node.engine.adapters.registry import AdapterSet
-from node.engine.base import EngineRequest, EngineStatistics
+from node.engine.base import EngineRequest, EngineStatistics, PageOwner
 from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
+from node.engine.page_exchange import PageExchange
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
@@ -66,10 +67,12 @@ class HostedModel:
     `kernels` says who computes it, for people.
     Specialists that are adapters on one base share its `loop`, and with it weights, pages and
     slots; `adapters` are all that are loaded on the base, `adapter` is this specialist's.
+    `exchange` gives the base's pages of a prompt, in the thread of `loop`.
     """
 
     specialist: SpecialistId
     model_digest: Digest
+    base_digest: Digest
     base: str
     precision: Precision
     context_length: int
@@ -83,6 +86,7 @@ class HostedModel:
     tokenizer: ChatTokenizer
     loop: EngineLoop
     adapters: AdapterSet
+    exchange: Callable[[PageOwner, Sequence[int]], PageExchange]
     adapter: HostedAdapter | None = None
     base_digest: Digest = Digest("")  # noqa: RUF009 - a string
     """Of the base under an adapter; empty for a base itself."""
@@ -147,9 +151,7 @@ def unload_adapter(specialist: HostedModel) -> None:
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
-    specialist = parse_specialist_id(spec.specialist or weights.name)
     context_length = min(spec.context_length or config.context_length, config.context_length)
-    available = psutil.virtual_memory().available
     settings = replace(
         spec.kernels, threads=spec.threads, is_cache_quantised=spec.is_cache_quantised
     )
@@ -161,14 +163,14 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         may_be_native=settings.may_be_native,
         is_cache_quantised=spec.is_cache_quantised,
     )
+    available = psutil.virtual_memory().available
     precision = choose_precision(spec.precision, weights.kept_as, load, available)
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
-    cache_tokens = load.cache_tokens
     options = EngineOptions(
         context_length=context_length,
-        cache_tokens=cache_tokens,
+        cache_tokens=load.cache_tokens,
         running=spec.slots,
         threads=spec.threads,
         speculation=spec.speculation,
@@ -176,9 +178,11 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         is_cache_shared=spec.is_cache_shared,
         model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
+    engine = TorchEngine(model, options, adapters)
     return HostedModel(
-        specialist=specialist,
+        specialist=parse_specialist_id(spec.specialist or weights.name),
         model_digest=weights.digest,
+        base_digest=weights.digest,
         base=weights.name,
         precision=precision,
         context_length=context_length,
@@ -190,6 +194,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         kernels=computed_by,
         config=config,
         tokenizer=weights.tokenizer,
-        loop=EngineLoop(TorchEngine(model, options, adapters), name=f"engine {specialist}"),
+        loop=EngineLoop(engine, name=f"engine {weights.name}"),
         adapters=adapters,
+        exchange=engine.exchange,
     )

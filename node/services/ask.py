@@ -17,9 +17,11 @@ from node.engine.base import (
     Matcher,
     StepOutput,
 )
+from node.engine.pages import PAGE_SIZE
 from node.services.admission import Admission, Quotas
 from node.services.likelihoods import likelihoods_of
 from node.services.matching import Matching, check_matcher
+from node.services.memory_ports import Recall, Recalled
 from node.services.ports import Generation, ServedModel
 from node.services.text import AnswerText
 from node.services.turn import Turn
@@ -103,9 +105,11 @@ class AskService:
         await self._idle.wait()
 
     async def answer(
-        self, ask: Ask, peer: PeerId | None = None
+        self, ask: Ask, peer: PeerId | None = None, recall: Recall | None = None
     ) -> AsyncGenerator[ServerMessage, None]:
         """The messages of one answer; see `coordinator.ports.Answerer`.
+
+        With `recall`, memory of the prompt may come from another peer.
 
         `peer` asks; None means this node itself. `Busy` if it has as many answers as it may have.
         An answer is cut at the tokens that the peer may have, with the reason `length`.
@@ -122,7 +126,7 @@ class AskService:
                 model.context_length, len(prompt), ask, allowed.tokens if allowed else 0
             )
             matcher = await self._matching.matcher(model.tokenizer, ask)
-            question = _Question(ask, prompt, max_tokens, matcher)
+            question = _Question(ask, prompt, max_tokens, matcher, recall)
             async with aclosing(self._admitted(model, question, peer)) as messages:
                 async for message in messages:
                     yield message
@@ -139,6 +143,7 @@ class AskService:
         self, model: ServedModel, question: "_Question", peer: PeerId | None
     ) -> AsyncGenerator[ServerMessage, None]:
         turn = Turn(self._admission[model.specialist], peer or "", self._clock)
+        recalled: Recalled | None = None
         self._inside += 1
         self._idle.clear()
         try:
@@ -148,7 +153,11 @@ class AskService:
                 model.model_digest,
                 features_of(question.ask),
             )
-            run = _Run(model, question, turn, self._clock)
+            if question.recall is not None:
+                recalled = question.recall.begin(question.ask, question.prompt, peer)
+                # Its first look into the cache must not wait for a step of this very request.
+                await asyncio.sleep(0)
+            run = _Run(model, question, turn, self._clock, recalled)
             async with aclosing(run.messages()) as messages:
                 async for message in messages:
                     if isinstance(message, Tokens):
@@ -156,6 +165,8 @@ class AskService:
                     yield message
             self.served.requests += 1
         finally:
+            if recalled is not None:
+                recalled.stop()
             turn.end()
             self._inside -= 1
             if not self._inside:
@@ -204,12 +215,20 @@ class _Question:
     prompt: tuple[int, ...]
     max_tokens: int
     matcher: Matcher | None
+    recall: Recall | None
 
 
 class _Run:
     """One generation from the engine's first output to `Finished`."""
 
-    def __init__(self, model: ServedModel, question: _Question, turn: Turn, clock: Clock) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        question: _Question,
+        turn: Turn,
+        clock: Clock,
+        recalled: Recalled | None,
+    ) -> None:
         self._model = model
         self._ask = ask = question.ask
         self._prompt = question.prompt
@@ -217,11 +236,14 @@ class _Run:
         self._matcher = question.matcher
         self._turn = turn
         self._clock = clock
+        self._recalled = recalled
+        self._chain = ask.memory_ticket if question.recall is not None else ""
         self._text = AnswerText(model.tokenizer.decoder(), ask.stop)
         self._text.replay(ask.delivered)
         self._completed = len(ask.delivered)
         self._started = clock.monotonic()
         self._first_token: float | None = None
+        self._reused = 0
 
     async def messages(self) -> AsyncGenerator[ServerMessage, None]:
         if self._text.stopped:
@@ -254,8 +276,9 @@ class _Run:
                     if self._text.stopped:
                         yield self._last_word(generation, "stop")
                         return
-                case Ended(reason=reason):
+                case Ended(reason=reason, reused_tokens=reused):
                     check_matcher(self._matcher)
+                    self._reused = reused
                     yield self._last_word(generation, reason)
                     return
 
@@ -269,6 +292,8 @@ class _Run:
     def _tokens(self, output: Generated) -> Tokens:
         if self._first_token is None:
             self._first_token = self._clock.monotonic()
+            if self._recalled is not None:
+                self._recalled.stop()
         self._completed = output.position + 1
         return Tokens(
             output.position,
@@ -295,6 +320,9 @@ class _Run:
             queue=max(0.0, self._turn.began - self._started),
             prefill=max(0.0, first - self._turn.began),
             decode=max(0.0, now - first),
+            pages_reused=self._reused // PAGE_SIZE,
+            pages_fetched=self._recalled.pages if self._recalled else 0,
+            bytes_fetched=self._recalled.size if self._recalled else 0,
         )
 
     def _engine_request(self) -> EngineRequest:
@@ -308,4 +336,5 @@ class _Run:
             client=self._turn.peer,
             tenant=self._ask.tenant,
             matcher=self._matcher,
+            chain=self._chain,
         )

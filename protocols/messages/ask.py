@@ -124,7 +124,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     `budget` is the time left for the whole answer, in seconds. `tenant` tells apart those for whom
     one client asks: what one of them asked must not speed up what another one asks.
     `memory_at` is a peer that has read the beginning of this prompt with the same base: its keys
-    and values may be fetched there.
+    and values may be fetched there. Whoever shows the `memory_ticket`, which the client made up
+    for the steps of one task and tells trusted peers only, may fetch those of this prompt here.
     """
 
     request_id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -142,6 +143,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     constraint: Constraint | None = None
     tenant: Annotated[str, Meta(max_length=32)] = ""
     memory_at: Annotated[str, Meta(max_length=128)] = ""
+    memory_ticket: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -212,6 +214,9 @@ class Finished(Struct, frozen=True, tag="finished"):
     `text` is what was held back until the end was sure. `completion_tokens` counts the whole
     answer, ids delivered by earlier peers included. `queue`, `prefill` and `decode` are seconds
     spent by this peer.
+
+    Of the pages of keys and values of the prompt, `pages_reused` were not computed for this
+    request; `pages_fetched` of them came from another peer, in `bytes_fetched` bytes.
     """
 
     reason: Literal["stop", "length"]
@@ -221,6 +226,9 @@ class Finished(Struct, frozen=True, tag="finished"):
     queue: Seconds = 0.0
     prefill: Seconds = 0.0
     decode: Seconds = 0.0
+    pages_reused: Count = 0
+    pages_fetched: Count = 0
+    bytes_fetched: Annotated[int, Meta(ge=0, le=2**50)] = 0
 
 
 class Refusal(Struct, frozen=True, tag="refused"):

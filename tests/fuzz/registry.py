@@ -25,6 +25,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "swarm_ids",
         "key_files",
         "memory_addresses",
+        "memory_requests",
+        "memory_replies",
     ),
     "membership": (
         "hello",

@@ -15,6 +15,7 @@ from protocols.adapters.memory.address import parse_address as parse_memory_addr
 from protocols.codec import FrameDecoder, decode_header, encode
 from protocols.errors import ConfigError, ProtocolError
 from protocols.ids import SwarmId, parse_peer_id, parse_specialist_id, parse_swarm_id
+from protocols.memory import ClientMemory, page_bytes, page_names
 from protocols.messages.ask import (
     Accepted,
     Ask,
@@ -36,6 +37,15 @@ from protocols.messages.ask import (
     ToolCall,
 )
 from protocols.messages.info import InfoReply, InfoRequest, Load
+from protocols.messages.memory import (
+    Done,
+    Found,
+    MemoryReply,
+    MemoryRequest,
+    PageLayout,
+    Pages,
+    Want,
+)
 from protocols.signing import Identity
 from protocols.tensors import TensorSpec, split_payload
 from tests.fuzz.target import (
@@ -74,6 +84,8 @@ SERVER_MESSAGES: tuple[msgspec.Struct, ...] = (
     Finished("stop", "end", 3, 7, 0.1, 0.2, 0.3),
     Refusal("busy", "later", 1.5, 1, 2),
 )
+_LAYOUT = PageLayout("ab" * 32, "fp32", 1, 1, 2, 16)
+_WANT = Want("cd" * 32, _LAYOUT, "i8", page_names(_LAYOUT, "cd" * 32, range(64), 4), 1)
 INFO_MESSAGES: tuple[msgspec.Struct, ...] = (
     InfoRequest(7, "0.1.0"),
     InfoReply(7, "0.1.0", "public", ("/dslm/ask/1",), ("law",), Load(1, 2, 3, 4), NOW, True, "n"),
@@ -154,6 +166,24 @@ def frames(folder: Path) -> Target:  # noqa: ARG001
 
     joined = seeds[0] + seeds[2] + seeds[1]
     return Target(run, (ProtocolError,), (*seeds, joined), "raw", words_of(everything))
+
+
+def memory_replies(folder: Path) -> Target:  # noqa: ARG001
+    """What a peer sends that is asked for pages, in the frames in which it comes."""
+    size = page_bytes(_LAYOUT, "i8")
+    pages = [Pages(3, 1, _WANT.names[3]), Pages(1, 2, _WANT.names[2])]
+    sent = [(Found(4), b""), *((one, bytes(one.count * size)) for one in pages), (Done(), b"")]
+
+    def run(data: bytes) -> None:
+        decoder: FrameDecoder[MemoryReply] = FrameDecoder(MemoryReply)
+        conversation = ClientMemory(_WANT)
+        for frame in decoder.feed(data):
+            conversation.receive(frame)
+            assert len(frame.payload) <= 3 * size
+
+    whole = b"".join(encode(message, payload) for message, payload in sent)
+    seeds = (whole, encode(Found(0)) + encode(Done()))
+    return Target(run, (ProtocolError,), seeds, "raw", words_of(tuple(one for one, _ in sent)))
 
 
 def tensors(folder: Path) -> Target:  # noqa: ARG001
@@ -268,4 +298,6 @@ MAKERS: Mapping[str, Maker] = {
     "swarm_ids": _texts(parse_swarm_id, ("public", "ab" * 32)),
     "key_files": key_files,
     "memory_addresses": memory_addresses,
+    "memory_requests": header_target(MemoryRequest, (_WANT,)),
+    "memory_replies": memory_replies,
 }

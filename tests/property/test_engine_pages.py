@@ -18,13 +18,19 @@ SCOPES = (
     PrefixScope("m", "alice", "adapter", 26),
     PrefixScope("m", "alice", "another", 20),
     PrefixScope("m", "alice", "adapter"),
+    PrefixScope("m", "alice", chain="task"),
+    PrefixScope("m", "alice", "adapter", 26, chain="task"),
+    PrefixScope("m", "alice", chain="another task"),
 )
 # Few beginnings, so that prefixes meet; the tail of each sequence is its own.
 STEMS = ([1] * 60, [1] * 20 + [2] * 40, [3] * 60)
 
 
 class Pages(RuleBasedStateMachine):
-    """`written` is what a real cache would hold: (scope, all tokens up to there) of each page."""
+    """`written` is what a real cache would hold: (scope, all tokens up to there) of each page.
+
+    The last entry is the chain for which a page, or one before it, came from elsewhere.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,12 +38,14 @@ class Pages(RuleBasedStateMachine):
         self.open: list[tuple[BlockTable, list[int]]] = []
         self.written: dict[int, tuple[object, ...]] = {}
 
-    def content(self, table: BlockTable, tokens: list[int], index: int) -> tuple[object, ...]:
+    def content(
+        self, table: BlockTable, tokens: list[int], index: int, origin: str
+    ) -> tuple[object, ...]:
         stop = (index + 1) * PAGE_SIZE
         scope = table.scope
         is_adapted = bool(scope.adapter) and stop > scope.adapter_from
         adapter = (scope.adapter, scope.adapter_from) if is_adapted else None
-        return scope.model, scope.salt, adapter, tuple(tokens[:stop])
+        return scope.model, scope.salt, adapter, tuple(tokens[:stop]), origin
 
     @precondition(lambda self: len(self.open) < 6)
     @rule(
@@ -62,7 +70,55 @@ class Pages(RuleBasedStateMachine):
         assert saved == table.committed - before >= 0
         assert saved == 0 or table.committed < len(tokens)
         for index in range(table.committed // PAGE_SIZE):
-            assert self.written[table.pages[index]] == self.content(table, tokens, index)
+            found = self.written[table.pages[index]]
+            assert found[-1] in {"", table.scope.chain}, "another task's page"
+            assert found == self.content(table, tokens, index, str(found[-1]))
+
+    def origin(self, table: BlockTable) -> str:
+        """What the next page of `table` is computed from."""
+        full = table.pages[: table.committed // PAGE_SIZE]
+        return max((str(self.written[page][-1]) for page in full), default="")
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), count=st.integers(1, 3), is_written=st.booleans())
+    def bring(self, data: st.DataObject, count: int, *, is_written: bool) -> None:
+        """Pages of a sequence come from elsewhere, from the end down; or what writes them fails."""
+        owner, tokens = data.draw(st.sampled_from(self.open))
+        last = len(tokens) // PAGE_SIZE
+        if not owner.scope.chain or not last:
+            return
+        table, before = BlockTable(owner.scope), None
+        for index in range(last - 1, max(-1, last - 1 - count), -1):
+            known = self.book.find(table, tokens, index)
+            if known is not None:
+                assert self.written[known][-1] in {"", owner.scope.chain}
+                before = known
+                continue
+            in_use = {page for other, _ in self.open for page in other.pages}
+            page = self.book.reserve(before)
+            assert (page is None) == (len(in_use) == TOTAL)
+            if page is None:
+                return
+            assert page not in in_use
+            self.written.pop(page, None)
+            if not is_written:
+                self.book.give_back(page)
+                return
+            self.written[page] = self.content(table, tokens, index, owner.scope.chain)
+            self.book.publish_imported(table, tokens, index, page)
+            assert self.book.find(BlockTable(owner.scope), tokens, index) == page
+            before = page
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), count=st.integers(1, 60))
+    def look_ahead(self, data: st.DataObject, count: int) -> None:
+        table, tokens = data.draw(st.sampled_from(self.open))
+        found = self.book.before_known(table, tokens, count)
+        assert 0 < found <= count
+        if found < count:
+            index = (table.committed + found) // PAGE_SIZE
+            assert (table.committed + found) % PAGE_SIZE == 0
+            assert self.book.find(table, tokens, index) is not None
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), more=st.integers(1, 40))
@@ -87,9 +143,10 @@ class Pages(RuleBasedStateMachine):
         for page in table.pages[first:]:
             assert self.book.references(page) == 1
             self.written.pop(page, None)
+        origin = self.origin(table)
         self.book.commit(table, tokens, count)
         for index in range(first, table.committed // PAGE_SIZE):
-            self.written[table.pages[index]] = self.content(table, tokens, index)
+            self.written[table.pages[index]] = self.content(table, tokens, index, origin)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), token=st.integers(0, 2))

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 from node.engine.base import Ended, EngineRequest, Generated
 from node.engine.fake import fake_token
 from node.engine.pages import PAGE_SIZE
-from node.engine.scheduler import Scheduler, SchedulerLimits, Work
+from node.engine.scheduler import Scheduler, SchedulerLimits
+from node.engine.sequence import Work
 from node.engine.speculation.drafts import Text, Wish
 from protocols.messages.ask import Sampling
 from tests.effort import examples

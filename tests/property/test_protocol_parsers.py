@@ -27,6 +27,7 @@ from protocols.messages.ask import (
     Tokens,
 )
 from protocols.messages.info import InfoReply, InfoRequest, Load
+from protocols.messages.memory import MemoryReply, MemoryRequest, PageLayout, Pages, Want
 from protocols.records import NodeRecord, believe, node_key, open_sealed, seal
 from protocols.signing import Identity
 from tests.effort import examples
@@ -40,12 +41,21 @@ MANY = settings(
 ALICE = Identity(bytes(32))
 NOW = 1_700_000_000.0
 SWARM = SwarmId("public")
-UNIONS: list[Any] = [ClientMessage, ServerMessage, InfoRequest, InfoReply]
+UNIONS: list[Any] = [
+    ClientMessage,
+    ServerMessage,
+    InfoRequest,
+    InfoReply,
+    MemoryRequest,
+    MemoryReply,
+]
 
 MESSAGES: list[msgspec.Struct] = [
     Ask("r", 1, "law", Chat((ChatMessage("user", "hi"),)), Sampling(), 5, 9.0, ("x",), (1, 2)),
     Tokens(4, (1, 2, 3), "abc"),
     InfoRequest(7, "0.1.0"),
+    Want("t", PageLayout("b", "fp32", 30, 3, 64, 16), "i8", (bytes(16),)),
+    Pages(3, 2, bytes(16)),
     InfoReply(7, "0.1.0", "public", ("/dslm/ask/1",), ("law",), Load(), NOW),
 ]
 NODE = NodeRecord(
@@ -55,7 +65,19 @@ KEY = node_key(SWARM, ALICE.peer_id)
 SEALED = seal(NODE, ALICE)
 KEY_FILE = ALICE.to_libp2p()
 
-TAGS = ["ask", "cancel", "accepted", "progress", "tokens", "finished", "refused", "info?", "info"]
+TAGS = [
+    "ask",
+    "cancel",
+    "accepted",
+    "progress",
+    "tokens",
+    "finished",
+    "refused",
+    "info?",
+    "info",
+    "want",
+]
+TAGS += ["found", "pages", "done"]
 FIELDS = ["position", "ids", "text", "prompt", "nonce", "reason", "delivered", "code", "sampling"]
 
 # One cheap draw per case (10,000 cases per parser must take seconds): raw bytes, or the seed of a

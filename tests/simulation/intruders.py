@@ -16,6 +16,7 @@ from protocols.ids import PeerId
 from protocols.membership.book import credential_of
 from protocols.messages.ask import Ask, Sampling, Text
 from protocols.messages.info import InfoRequest
+from protocols.messages.memory import PageLayout, Want
 from protocols.messages.reach import ReachRequest
 from protocols.messages.swarm import SwarmState
 from tests.simulation.members import DAY, Owner, certify, credential, identity_of
@@ -39,6 +40,7 @@ SAMPLES: Mapping[str, msgspec.Struct] = {
     versions.ASK: Ask("r", 0, "x", Text("hi"), Sampling(), 1, 5.0),
     versions.INFO: InfoRequest(1, versions.SOFTWARE),
     versions.SWARM: SwarmState(0),
+    versions.MEMORY: Want("t", PageLayout("b", "fp32", 1, 1, 1, 16), "i8", (bytes(16),)),
     versions.REACH: ReachRequest(("/ip4/127.0.0.1/tcp/1",)),
 }
 

@@ -13,6 +13,7 @@ import pytest
 from node.services.ask import AskService
 from node.services.ask_stream import AskStream
 from node.services.info import InfoStream
+from node.services.memory_stream import MemoryStream
 from protocols import access, versions
 from protocols.adapters.memory import MemoryNetwork
 from protocols.adapters.virtual import LoopClock, run_virtual
@@ -64,6 +65,7 @@ class House:
         reply = InfoReply(1, "v", "secret", (), (), Load(), 0.0, False, "secret")
         await transport.serve(versions.INFO, InfoStream(lambda _: reply))
         await transport.serve(versions.ASK, AskStream(AskService({}, self.clock)))
+        await transport.serve(versions.MEMORY, MemoryStream(None, lambda _: True))
         await transport.serve(versions.REACH, _reach)
 
     async def enter(self, guest: Shown) -> Transport:

@@ -31,6 +31,7 @@ from node.engine.native.library import (
 )
 from node.engine.native.packing import LANES, Bits, matrix_bytes, packed_bits, panels
 from node.engine.native.reasons import NativeUnfit
+from node.engine.page_block import PageBlock
 from node.engine.pages import PAGE_SIZE, pages_for
 from node.engine.rope import RotaryTable
 from node.engine.weights.packings import GROUP, as_floats
@@ -277,6 +278,29 @@ class NativeRunner:
             )
         )
         return logits[:, : self._model.config.vocabulary_size]
+
+    def export_pages(self, pages: Sequence[int]) -> PageBlock:
+        """As `Runner`."""
+        where = torch.tensor(pages, dtype=torch.int64)
+        keys, values = (part.index_select(2, where) for part in (self._keys, self._values))
+        layers, heads, count, _ = keys.shape
+        width = self._model.config.head_dimension
+        # Of a page: keys [dimension / 2, tokens, 2], values [tokens / 2, dimension, 2].
+        keys = keys.view(layers, heads, count, width // 2, PAGE_SIZE, 2).transpose(3, 4)
+        values = values.view(layers, heads, count, PAGE_SIZE // 2, width, 2).transpose(4, 5)
+        shape = (layers, heads, count * PAGE_SIZE, width)
+        return PageBlock(keys.reshape(shape), values.reshape(shape))
+
+    def import_pages(self, pages: Sequence[int], block: PageBlock) -> None:
+        """As `Runner`."""
+        where = torch.tensor(pages, dtype=torch.int64)
+        layers, heads, _, width = block.keys.shape
+        keys = block.keys.bfloat16().reshape(layers, heads, len(pages), PAGE_SIZE, width // 2, 2)
+        values = block.values.bfloat16().reshape(
+            layers, heads, len(pages), PAGE_SIZE // 2, 2, width
+        )
+        self._keys.index_copy_(2, where, keys.transpose(3, 4).flatten(3))
+        self._values.index_copy_(2, where, values.transpose(4, 5).flatten(3))
 
     def _check(self, tokens: "array[int]", pages: "array[int]") -> None:
         """The compiled code reads where it is told to: nothing outside is let through."""
