@@ -18,6 +18,7 @@ from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
+from node.hosting.draft_model import load_draft_model
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
@@ -44,7 +45,7 @@ class HostedSpec:
     An empty `specialist` takes the file's own name. `slots` answers run at a time, each of up to
     `context_length` tokens (0, or more than the model was made for: as many as that). `threads` 0
     leaves torch's choice. `precision` `auto` is the best that fits into free memory.
-    `speculation` is that of `EngineOptions`.
+    `speculation` is that of `EngineOptions`; `draft` is a model that guesses besides.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class HostedSpec:
     threads: int = 0
     kernels: KernelSettings = field(default_factory=KernelSettings)
     speculation: SpeculationChoice = "auto"
+    draft: Path | None = None
     is_cache_quantised: bool = False
     is_cache_shared: bool = False
 
@@ -163,6 +165,11 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
     cache_tokens = load.cache_tokens
+    drafts = []
+    if spec.draft is not None:
+        drafts.append(
+            load_draft_model(spec.draft, weights, precision, context_length, cache_tokens)
+        )
     options = EngineOptions(
         context_length=context_length,
         cache_tokens=cache_tokens,
@@ -180,13 +187,16 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         precision=precision,
         context_length=context_length,
         parameters=config.parameters,
-        size=model.size + footprint(load, precision).cache,
+        size=model.size + footprint(load, precision).cache + sum(one.size for one in drafts),
         weights_size=model.size,
         licence=weights.licence,
         slots=spec.slots,
         kernels=computed_by,
         config=config,
         tokenizer=weights.tokenizer,
-        loop=EngineLoop(TorchEngine(model, options, adapters), name=f"engine {specialist}"),
+        loop=EngineLoop(
+            TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts]),
+            name=f"engine {specialist}",
+        ),
         adapters=adapters,
     )
