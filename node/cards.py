@@ -64,4 +64,6 @@ def hosted_state(model: HostedModel, settings: ModelConfig) -> HostedState:
         slots=model.slots,
         weights=model.weights_size,
         kernels=model.kernels,
+        copy=f"{id(model.loop):x}",
+        own=model.adapter.size if model.adapter else 0,
     )
