@@ -18,7 +18,7 @@ from node.engine.config import LlamaConfig
 from node.engine.loop import EngineLoop, Generation
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
-from node.hosting.draft_model import load_draft_model
+from node.hosting.draft_model import DraftModel, load_draft_model
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
@@ -30,6 +30,7 @@ from node.hosting.memory import (
 )
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
+from node.hosting.weights import ModelWeights
 from protocols.ids import Digest, SpecialistId, parse_specialist_id
 
 _log = logging.getLogger(__name__)
@@ -143,6 +144,17 @@ def unload_adapter(specialist: HostedModel) -> None:
         specialist.adapters.unload(specialist.adapter.digest)
 
 
+def _drafts(
+    spec: HostedSpec, weights: ModelWeights, precision: Precision, load: Load
+) -> list[DraftModel]:
+    """The model that guesses for `weights`, if there shall be one."""
+    if spec.draft is None:
+        return []
+    return [
+        load_draft_model(spec.draft, weights, precision, load.context_length, load.cache_tokens)
+    ]
+
+
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
@@ -164,15 +176,10 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
-    cache_tokens = load.cache_tokens
-    drafts = []
-    if spec.draft is not None:
-        drafts.append(
-            load_draft_model(spec.draft, weights, precision, context_length, cache_tokens)
-        )
+    drafts = _drafts(spec, weights, precision, load)
     options = EngineOptions(
         context_length=context_length,
-        cache_tokens=cache_tokens,
+        cache_tokens=load.cache_tokens,
         running=spec.slots,
         threads=spec.threads,
         speculation=spec.speculation,
@@ -180,6 +187,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         is_cache_shared=spec.is_cache_shared,
         model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
+    engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(
         specialist=specialist,
         model_digest=weights.digest,
@@ -194,9 +202,6 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         kernels=computed_by,
         config=config,
         tokenizer=weights.tokenizer,
-        loop=EngineLoop(
-            TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts]),
-            name=f"engine {specialist}",
-        ),
+        loop=EngineLoop(engine, name=f"engine {specialist}"),
         adapters=adapters,
     )
