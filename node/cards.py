@@ -102,6 +102,8 @@ def hosted_state(model: HostedModel, card: CapabilityCard) -> HostedState:
         slots=model.slots,
         weights=model.weights_size,
         kernels=model.kernels,
+        copy=f"{id(model.loop):x}",
+        own=model.adapter.size if model.adapter else 0,
     )
 
 

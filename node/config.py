@@ -96,8 +96,10 @@ class EngineConfig:
     kernels: Kernels = setting(  # noqa: RUF009 - a field of a frozen class
         "auto", "compiled kernels (not for fp32) or torch's; auto: compiled where they work"
     )
-    speculation: Literal["auto", "off"] = setting(
-        "auto", "guess tokens and compute several at once where that saves time"
+    speculation: str = setting(
+        "auto",
+        "guess tokens and compute several at once where that saves time: auto or lookup (from the "
+        "text itself and earlier answers), model:MODEL (with a small model too), or off",
     )
     cache: Literal["plain", "int8"] = setting(
         "plain", "keys and values; int8: in half the memory, computed by torch"
@@ -106,6 +108,11 @@ class EngineConfig:
         False,
         "let clients find each other's prompts in the cache, and tell by the time that they do",
     )
+
+    @property
+    def draft_model(self) -> str:
+        """The model that guesses, as `dslm pull` takes it; empty for none."""
+        return self.speculation.partition(":")[2] if self.speculation.startswith("model:") else ""
 
 
 @dataclass(frozen=True, slots=True)

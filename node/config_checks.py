@@ -24,6 +24,12 @@ def complaints(config: NodeConfig) -> Iterable[Complaint]:
     yield from _api(config.api)
     if config.engine.threads < 0:
         yield "engine.threads", config.engine.threads, "must be 0 or more"
+    if config.engine.speculation not in {"auto", "lookup", "off"} and not config.engine.draft_model:
+        yield (
+            "engine.speculation",
+            config.engine.speculation,
+            "it can be auto, lookup, off or model:MODEL",
+        )
     try:
         open_charter(config.swarm.name)
     except ProtocolError as error:

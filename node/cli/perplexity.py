@@ -25,7 +25,8 @@ Examples:
   dslm perplexity ./my-model/ book.txt.gz --json
 
 \b
-fp32 is what the others are compared with. A ratio of 1.01 is one per cent more perplexed.
+fp32 is what the others are compared with. They are computed as a node computes them.
+A ratio of 1.01 is one per cent more perplexed.
 """
 _ALL: tuple[Literal["bf16", "int8", "int4"], ...] = ("bf16", "int8", "int4")
 
@@ -43,27 +44,36 @@ def perplexity(
     """Measure what holding a model in less memory costs, on a text of yours."""
     let_threads_sleep()
     from node.hosting.fetch import resolve
+    from node.hosting.kernels import KernelSettings
     from node.hosting.precisions import measure_precisions
 
     if unknown := [one for one in precision if one not in _ALL]:
         raise UsageError(f"--precision {unknown[0]}: use bf16, int8 or int4")
     wanted = [one for one in _ALL if not precision or one in precision]
     content = _read(text)
+    config = invocation.load().config
+    kernels = KernelSettings(config.engine.kernels, config.paths.kernels, config.engine.threads)
     with Bars() as bars:
-        path = resolve(source, invocation.load().config.paths.models, bars)
+        path = resolve(source, config.paths.models, bars)
         bars.start_count("precisions measured", len(wanted) + 1)
         costs = []
-        for cost in measure_precisions(path, content, tokens, wanted):
+        for cost in measure_precisions(path, content, tokens, wanted, kernels):
             costs.append(cost)
             bars.advance_to(len(costs))
     if invocation.json:
         show_json({"schema_version": SCHEMA_VERSION, "costs": costs})
         return
     rows = [
-        (one.precision, format_size(one.weights), f"{one.perplexity:.3f}", f"{one.ratio:.4f}")
+        (
+            one.precision,
+            format_size(one.weights),
+            f"{one.perplexity:.3f}",
+            f"{one.ratio:.4f}",
+            one.computed_by,
+        )
         for one in costs
     ]
-    show_table(("precision", "weights", "perplexity", "ratio"), rows)
+    show_table(("precision", "weights", "perplexity", "ratio", "computed by"), rows)
 
 
 def _read(path: Path) -> str:

@@ -3,6 +3,7 @@
 Knows how scheduler, model, cache and sampling fit together; must not know files, text or threads.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -199,13 +200,20 @@ class _Scores:
 
 def _scores(logits: Tensor) -> _Scores:
     """`EngineFailed` if a row is not numbers."""
-    if not len(logits):
+    if not logits.shape[0]:
         return _Scores(logits, [])
-    best, tokens = logits.max(dim=-1)
-    # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
-    if not bool(torch.isfinite(best).all()):
+    if logits.is_cpu:
+        # numpy finds the largest of 49,152 numbers in a tenth of the time that torch's max() takes.
+        rows = logits.numpy()
+        tokens = rows.argmax(axis=1).tolist()
+        best = [float(row[token]) for row, token in zip(rows, tokens, strict=True)]
+    else:
+        largest, at = logits.max(dim=-1)
+        tokens, best = at.tolist(), largest.tolist()
+    # The largest of a row with NaN is NaN, so one look at it finds a row that is not numbers.
+    if not all(map(math.isfinite, best)):
         raise EngineFailed("The model's output is not a number: its weights may be damaged.")
-    return _Scores(logits, tokens.tolist())
+    return _Scores(logits, tokens)
 
 
 def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:

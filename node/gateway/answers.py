@@ -19,6 +19,7 @@ from node.gateway.outlet import Outlet, Shape
 from node.gateway.ports import AnswerSource
 from node.gateway.requests import Wanted
 from node.gateway.running import Running
+from node.gateway.several import Choices, ChoiceStream, at_once
 from node.gateway.tally import Tally
 from protocols.defects import describe
 from protocols.errors import DslmError
@@ -51,16 +52,22 @@ class AnswerSender:
 
         When the client goes away, the handler is cancelled and with it the answer's generator.
         """
-        shape = make_shape(wanted, int(self._clock.now()))
+        created = int(self._clock.now())
+        if wanted.choices > 1:
+            several = Choices(wanted, lambda one: make_shape(one, created))
+        else:
+            several = None
+        if not wanted.stream and several is not None:
+            return await self._whole_choices(several)
         if not wanted.stream:
-            return await self._whole(wanted, shape)
+            return await self._whole(wanted, make_shape(wanted, created))
         stream = sse.EventStream(request)
         try:
-            async with (
-                self._running.one(wanted.ask.budget),
-                open_feed(self._source.answer(wanted.ask)) as feed,
-            ):
-                await self._stream(Outlet(stream, shape, Tally(wanted)), feed)
+            if several is not None:
+                await self._stream_choices(stream, several)
+            else:
+                outlet = Outlet(stream, make_shape(wanted, created), Tally(wanted))
+                await self._stream_one(wanted, outlet)
         except DslmError as error:
             if not stream.is_started:
                 raise
@@ -69,6 +76,25 @@ class AnswerSender:
 
     async def _whole(self, wanted: Wanted, shape: Shape) -> web.Response:
         tally = Tally(wanted)
+        await self._count(wanted, tally)
+        return wire.json_response(shape.whole(tally), tally.headers())
+
+    async def _whole_choices(self, choices: Choices) -> web.Response:
+        pairs = zip(choices.asks, choices.tallies, strict=True)
+        await at_once([self._count(one, tally) for one, tally in pairs])
+        return wire.json_response(choices.whole(), choices.tallies[0].headers())
+
+    async def _stream_choices(self, stream: sse.EventStream, choices: Choices) -> None:
+        turn = asyncio.Lock()
+        each = zip(choices.asks, choices.shapes, choices.tallies, strict=True)
+        await at_once(
+            [
+                self._stream_one(one, Outlet(ChoiceStream(stream, turn, choices), shape, tally))
+                for one, shape, tally in each
+            ]
+        )
+
+    async def _count(self, wanted: Wanted, tally: Tally) -> None:
         async with (
             self._running.one(wanted.ask.budget),
             open_feed(self._source.answer(wanted.ask)) as feed,
@@ -76,7 +102,13 @@ class AnswerSender:
             while not tally.is_complete:
                 if (event := await feed.next_event(self._config.heartbeat)) is not None:
                     tally.add(event)
-        return wire.json_response(shape.whole(tally), tally.headers())
+
+    async def _stream_one(self, wanted: Wanted, outlet: Outlet) -> None:
+        async with (
+            self._running.one(wanted.ask.budget),
+            open_feed(self._source.answer(wanted.ask)) as feed,
+        ):
+            await self._stream(outlet, feed)
 
     async def _stream(self, outlet: Outlet, feed: Feed) -> None:
         hold_until = self._clock.monotonic() + self._config.hold

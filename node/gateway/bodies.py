@@ -16,6 +16,9 @@ from protocols import limits
 
 BodyT = TypeVar("BodyT", bound=Struct)
 
+CHOICES_MAX = 16
+"""Answers to one request."""
+
 Count = Annotated[int, Meta(ge=1, le=limits.TOKENS_MAX)]
 ConstraintText = Annotated[str, Meta(min_length=1, max_length=limits.CONSTRAINT_BYTES_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -112,6 +115,7 @@ class CommonBody(Struct, frozen=True, kw_only=True):
     """What both endpoints take."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
+    n: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
@@ -153,7 +157,6 @@ class CompletionBody(CommonBody, frozen=True, kw_only=True):
 
 
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),

@@ -43,7 +43,7 @@ class Message(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """The only choice."""
+    """One answer."""
 
     message: Message
     finish_reason: FinishReason
@@ -59,7 +59,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     created: int
     model: str
     system_fingerprint: None = None
-    choices: tuple[Choice]
+    choices: tuple[Choice, ...]
     usage: Usage
     dslm: Report
 
@@ -73,7 +73,7 @@ class ChunkDelta(Struct, frozen=True):
 
 
 class ChunkChoice(Struct, frozen=True):
-    """The only choice, in part."""
+    """One answer, in part."""
 
     delta: ChunkDelta
     finish_reason: FinishReason | None = None

@@ -15,7 +15,7 @@ from node.gateway.tally import Piece, Report, Tally, Usage
 
 
 class TextChoice(Struct, frozen=True):
-    """The only choice, or a piece of it; `finish_reason` is null before the last piece."""
+    """One answer, or a piece of it; `finish_reason` is null before the last piece."""
 
     text: str
     finish_reason: Literal["stop", "length"] | None

@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
-from node.gateway.sse import DONE, PING, EventStream, data_frame
+from node.gateway.sse import DONE, PING, FrameSink, data_frame
 from node.gateway.tally import Piece, Tally
 
 
@@ -68,7 +68,7 @@ def note_of(event: Routed | Waiting | Resumed) -> Struct:
 class Outlet:
     """Writes the frames of one answer to `stream`, spelled by `shape`."""
 
-    def __init__(self, stream: EventStream, shape: Shape, tally: Tally) -> None:
+    def __init__(self, stream: FrameSink, shape: Shape, tally: Tally) -> None:
         self._stream = stream
         self._shape = shape
         self._tally = tally

@@ -46,6 +46,8 @@ class Wanted:
     readers: ReadersCode
     """Who can read the prompt."""
     tools: Tools = field(default_factory=Tools)
+    choices: int = 1
+    """How many answers."""
 
 
 class RequestReader:
@@ -101,6 +103,7 @@ class RequestReader:
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
             return_token_ids=bool(own.return_token_ids),
             readers=readers_code(route, swarm),
+            choices=body.n or 1,
         )
 
     def _swarm(self, body: str | None, request: web.Request) -> SwarmReaders:

@@ -6,6 +6,8 @@ Frames are `data: {json}` and comments `: text`, each ended by an empty line wit
 events, empty data and `\\r\\n` break clients in use.
 """
 
+from typing import Protocol
+
 from aiohttp import web
 
 from node.gateway import wire
@@ -28,6 +30,27 @@ def data_frame(value: object) -> bytes:
 def note_frame(value: object) -> bytes:
     """A comment that dslm's own clients read and others skip."""
     return b": dslm " + wire.encode(value) + b"\n\n"
+
+
+class FrameSink(Protocol):
+    """Where the frames of an answer go; see `EventStream`."""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the status is out."""
+        ...
+
+    async def start(self, headers: dict[str, str]) -> None:
+        """Send the status; harmless when repeated."""
+        ...
+
+    async def note(self, value: object) -> None:
+        """Send a note, or keep it until the start."""
+        ...
+
+    async def write(self, *frames: bytes) -> None:
+        """Send frames, after the start."""
+        ...
 
 
 class EventStream:

@@ -32,7 +32,8 @@ class Report(Struct, frozen=True):
     """The `dslm` field of an answer: who answered, why they were chosen, and how fast it went.
 
     `resumed` counts the times that another peer carried the answer on. `tokens_per_second` leaves
-    the first token out, and is null for answers of fewer than two.
+    the first token out, and is null for answers of fewer than two. Of several choices it is the
+    first's, and `choices` has those of all.
     """
 
     specialist: str
@@ -43,6 +44,7 @@ class Report(Struct, frozen=True):
     resumed: int
     seed: int
     token_ids: tuple[int, ...] | UnsetType = UNSET
+    choices: "tuple[Report, ...] | UnsetType" = UNSET
 
 
 @dataclass(frozen=True, slots=True)

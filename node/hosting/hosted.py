@@ -19,6 +19,7 @@ from node.engine.loop import EngineLoop, Generation
 from node.engine.page_exchange import PageExchange
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
+from node.hosting.draft_model import DraftModel, load_draft_model
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.memory import (
@@ -30,6 +31,7 @@ from node.hosting.memory import (
 )
 from node.hosting.read import read_model
 from node.hosting.tokenizer import ChatTokenizer
+from node.hosting.weights import ModelWeights
 from protocols.ids import Digest, SpecialistId, parse_specialist_id
 
 _log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class HostedSpec:
     An empty `specialist` takes the file's own name. `slots` answers run at a time, each of up to
     `context_length` tokens (0, or more than the model was made for: as many as that). `threads` 0
     leaves torch's choice. `precision` `auto` is the best that fits into free memory.
-    `speculation` is that of `EngineOptions`.
+    `speculation` is that of `EngineOptions`; `draft` is a model that guesses besides.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class HostedSpec:
     threads: int = 0
     kernels: KernelSettings = field(default_factory=KernelSettings)
     speculation: SpeculationChoice = "auto"
+    draft: Path | None = None
     is_cache_quantised: bool = False
     is_cache_shared: bool = False
 
@@ -148,6 +151,17 @@ def unload_adapter(specialist: HostedModel) -> None:
         specialist.adapters.unload(specialist.adapter.digest)
 
 
+def _drafts(
+    spec: HostedSpec, weights: ModelWeights, precision: Precision, load: Load
+) -> list[DraftModel]:
+    """The model that guesses for `weights`, if there shall be one."""
+    if spec.draft is None:
+        return []
+    return [
+        load_draft_model(spec.draft, weights, precision, load.context_length, load.cache_tokens)
+    ]
+
+
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
@@ -168,6 +182,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype)
+    drafts = _drafts(spec, weights, precision, load)
     options = EngineOptions(
         context_length=context_length,
         cache_tokens=load.cache_tokens,
@@ -178,7 +193,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         is_cache_shared=spec.is_cache_shared,
         model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
     )
-    engine = TorchEngine(model, options, adapters)
+    engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(
         specialist=parse_specialist_id(spec.specialist or weights.name),
         model_digest=weights.digest,
@@ -187,7 +202,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         precision=precision,
         context_length=context_length,
         parameters=config.parameters,
-        size=model.size + footprint(load, precision).cache,
+        size=model.size + footprint(load, precision).cache + sum(one.size for one in drafts),
         weights_size=model.size,
         licence=weights.licence,
         slots=spec.slots,

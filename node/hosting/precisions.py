@@ -3,15 +3,18 @@
 Knows loading and perplexity; must not know where the text is from.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.engine.model import LlamaModel
 from node.engine.perplexity import perplexity
-from node.engine.weights.scheme import Precision, QuantisedSource, activation_type
+from node.engine.weights.scheme import Precision
+from node.hosting.kernels import KernelSettings, build_model, choose_kernels
 from node.hosting.read import read_model
 from protocols.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 WINDOW = 512
 """Tokens that a prediction can look back on; see `node.engine.perplexity`."""
@@ -19,12 +22,16 @@ WINDOW = 512
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One precision: bytes of weights and perplexity. `ratio` is to the perplexity in fp32."""
+    """One precision: bytes of weights, perplexity, and who computed it, for people.
+
+    `ratio` is to the perplexity in fp32.
+    """
 
     precision: Precision
     weights: int
     perplexity: float
     ratio: float
+    computed_by: str = ""
 
 
 def measure_precisions(
@@ -32,10 +39,12 @@ def measure_precisions(
     text: str,
     tokens: int,
     precisions: Sequence[Precision],
+    kernels: KernelSettings | None = None,
 ) -> Iterator[Cost]:
     """The cost of each of `precisions` over the first `tokens` tokens of `text`; fp32 is first.
 
-    fp32 is always measured: it is what the others are compared with. `UserError` for a text of
+    fp32 is always measured: it is what the others are compared with. With `kernels` the others are
+    computed as a node with these settings computes them, else by torch. `UserError` for a text of
     less than two tokens, `ModelFileError` for a model that cannot be read.
     """
     weights = read_model(path)
@@ -46,8 +55,11 @@ def measure_precisions(
     exact = 0.0
     wanted: list[Precision] = ["fp32", *(one for one in precisions if one != "fp32")]
     for precision in wanted:
-        source = QuantisedSource(weights.stored, weights.config, precision)
-        model = LlamaModel(weights.config, source, activation_type(precision), window)
+        settings = KernelSettings("eager")
+        if kernels is not None and precision != "fp32":
+            settings = kernels
+        chosen = choose_kernels(settings, weights.config, precision, _log.info)
+        model, computed_by = build_model(weights, chosen, precision, window)
         value = perplexity(model, ids, window)
         exact = exact or value
-        yield Cost(precision, model.size, value, value / exact)
+        yield Cost(precision, model.size, value, value / exact, computed_by)

@@ -32,6 +32,9 @@ async def load_models(
     `UserError` with the cause and what to do when one cannot be had. Models loaded before are
     closed then.
     """
+    draft = None
+    if engine.draft_model:
+        draft = await asyncio.to_thread(resolve, engine.draft_model, paths.models)
     bases: dict[HostedSpec, HostedModel] = {}
     loaded: dict[SpecialistId, HostedModel] = {}
     try:
@@ -45,7 +48,8 @@ async def load_models(
                 context_length=one.context,
                 threads=engine.threads,
                 kernels=KernelSettings(engine.kernels, paths.kernels),
-                speculation=engine.speculation,
+                speculation="off" if engine.speculation == "off" else "auto",
+                draft=draft,
                 is_cache_quantised=engine.cache == "int8",
                 is_cache_shared=engine.share_prefixes,
             )

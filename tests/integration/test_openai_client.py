@@ -165,6 +165,78 @@ async def test_the_stream_helper_puts_the_answer_together() -> None:
     assert answer.choices[0].message.content == "The sky is blue."
 
 
+async def by_seed(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+    """Says its seed, in as many tokens as its last digit says, and one more."""
+    seed = str(request.sampling.seed)
+    async for event in Speech(BOB, [seed, *"." * (int(seed) % 3)])(request):
+        yield event
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_choices_have_their_own_seeds_and_one_usage(*, stream: bool) -> None:
+    async with connected(by_seed) as (trial, client):
+        if stream:
+            chunks = [
+                chunk
+                async for chunk in await client.chat.completions.create(
+                    model="auto",
+                    messages=HELLO,
+                    n=4,
+                    seed=5,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+            ]
+            texts = ["", "", "", ""]
+            for chunk in chunks[:-1]:
+                (choice,) = chunk.choices
+                texts[choice.index] += choice.delta.content or ""
+            assert len({chunk.id for chunk in chunks}) == 1
+            ends = [one for chunk in chunks for one in chunk.choices if one.finish_reason]
+            assert sorted(one.index for one in ends) == [0, 1, 2, 3]
+            assert all(chunk.usage is None for chunk in chunks[:-1])
+            usage = chunks[-1].usage
+        else:
+            answer = await client.chat.completions.create(model="auto", messages=HELLO, n=4, seed=5)
+            assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+            texts = [choice.message.content or "" for choice in answer.choices]
+            usage = answer.usage
+            assert answer.model_extra is not None
+            reports = answer.model_extra["dslm"]["choices"]
+            assert [str(report["seed"]) for report in reports] == [t.rstrip(".") for t in texts]
+    seeds = [asked.sampling.seed for asked in trial.source.asked]
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 4
+    assert [text.rstrip(".") for text in texts] == [str(seed) for seed in seeds]
+    assert usage is not None
+    assert usage.prompt_tokens == 7
+    assert usage.completion_tokens == sum(1 + seed % 3 for seed in seeds)
+
+
+async def test_several_choices_of_a_completion() -> None:
+    async with connected(by_seed) as (trial, client):
+        answer = await client.completions.create(model="auto", prompt="The", n=2, max_tokens=5)
+        seeds = [asked.sampling.seed for asked in trial.source.asked]
+    assert [choice.text.rstrip(".") for choice in answer.choices] == [str(seed) for seed in seeds]
+    assert [choice.index for choice in answer.choices] == [0, 1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_choice_that_fails_fails_all_and_ends_the_others(*, stream: bool) -> None:
+    async def script(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+        if request.sampling.seed != 5:
+            raise errors.Busy("full", 7)
+        await asyncio.Event().wait()
+        yield Routed(SpecialistId(BASE), BOB, "the only one")
+
+    async with connected(script) as (trial, client):
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(
+                model="auto", messages=HELLO, n=3, seed=5, stream=stream
+            )
+        assert trial.source.open == 0
+
+
 async def test_a_token_limit_gives_length() -> None:
     async with connected(Speech(BOB, WORDS)) as (_, client):
         answer = await client.chat.completions.create(
@@ -243,7 +315,7 @@ async def test_each_error_has_its_class_and_its_text(
     ("fields", "param", "code"),
     [
         ({"messages": []}, "messages", "invalid_value"),
-        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"n": 17}, "n", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),

@@ -18,6 +18,7 @@ from node.engine.cache import KeyValueCache
 from node.engine.model import LlamaModel
 from node.engine.pages import pages_for
 from node.engine.weights.scheme import Precision, QuantisedSource, weight_bytes
+from node.hosting.kernels import KernelSettings
 from node.hosting.memory import Load, footprint
 from node.hosting.precisions import measure_precisions
 from node.hosting.weights import ModelWeights
@@ -113,13 +114,16 @@ def text_of(folder: Path, name: str, field: str, rows: int) -> str:
 
 
 def test_four_bits_predict_a_text_as_well_as_the_file(
-    smollm2_path: Path, data_folder: Path
+    smollm2_path: Path, data_folder: Path, tmp_path: Path
 ) -> None:
-    """fp32 computes with the numbers of the file itself."""
+    """fp32 computes with the numbers of the file itself; the others as a node computes them."""
     text = text_of(data_folder, "medquad", "a", 60)
+    kernels = KernelSettings("auto", tmp_path / "kernels")
     costs = {
-        one.precision: one for one in measure_precisions(smollm2_path, text, 2048, ["int8", "int4"])
+        one.precision: one
+        for one in measure_precisions(smollm2_path, text, 2048, ["int8", "int4"], kernels)
     }
+    assert costs["fp32"].computed_by.startswith("torch")
     for cost in costs.values():
         print(cost)  # noqa: T201
     assert 1 < costs["fp32"].perplexity < 100

@@ -29,7 +29,14 @@ from node.engine.native.library import (
     Team,
     spans_array,
 )
-from node.engine.native.packing import LANES, Bits, matrix_bytes, packed_bits, panels
+from node.engine.native.packing import (
+    LANES,
+    Bits,
+    matrix_bytes,
+    packed_bits,
+    panels,
+    panels_in_turns,
+)
 from node.engine.native.reasons import NativeUnfit
 from node.engine.page_block import PageBlock
 from node.engine.pages import PAGE_SIZE, pages_for
@@ -172,7 +179,7 @@ class NativeModel:
             layer.feed_forward_norm = shelf.vector(f"layers.{index}.feed_forward_norm")
             layer.query_key_value = shelf.matrix(next(wanted))
             layer.output = shelf.matrix(next(wanted))
-            layer.gate_up = shelf.matrix(next(wanted))
+            layer.gate_up = shelf.matrix(next(wanted), is_in_turns=True)
             layer.down = shelf.matrix(next(wanted))
             progress((index + 1) / self.config.layers)
 
@@ -347,18 +354,19 @@ class _Shelf:
         self._used = 0
         self._vectors: list[Tensor] = []
 
-    def matrix(self, product: Product) -> MatrixStruct:
-        """The next matrix."""
+    def matrix(self, product: Product, *, is_in_turns: bool = False) -> MatrixStruct:
+        """The next matrix; if `is_in_turns`, groups of rows of its parts in turns."""
         parts = [self._source.read(name) for name in product.names]
         bits = bits_of(product, self._precision)
         if packed_bits(parts) != bits:
             raise NativeUnfit(f"{product.names[0]} is not held in {bits} bits")
-        packed = panels(parts)
+        rows = product.out // len(parts)
+        packed = panels_in_turns(parts, rows) if is_in_turns else panels(parts)
         place = self._memory[self._used : self._used + len(packed)]
         place.copy_(packed)
         self._used += _aligned(len(packed))
-        rows = -(-product.out // LANES) * LANES
-        return MatrixStruct(place.data_ptr(), rows, product.into, bits, 0)
+        filled = -(-product.out // LANES) * LANES
+        return MatrixStruct(place.data_ptr(), filled, product.into, bits, 0)
 
     def vector(self, name: str) -> int:
         """The address of a weight in fp32."""

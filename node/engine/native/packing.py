@@ -70,6 +70,15 @@ def panels(parts: Sequence[Stored]) -> Tensor:
             return _sixteen(parts)
 
 
+def panels_in_turns(parts: Sequence[Stored], rows: int) -> Tensor:
+    """As `panels`, for parts of `rows` rows each: `GROUP` rows of each part in turns."""
+    if rows % GROUP:
+        raise NativeUnfit(f"{rows} rows are no multiple of {GROUP}")
+    packed_bits(parts)
+    each = [panels([part]).view(rows // GROUP, -1) for part in parts]
+    return torch.stack(each, dim=1).flatten()
+
+
 def _four(parts: Sequence[Int4Groups]) -> Tensor:
     packed = stack(parts)
     numbers = _filled(packed.numbers())

@@ -105,6 +105,7 @@ def test_an_empty_list_can_be_set(files: Path) -> None:
         ('[node]\ndrain = "soon"', ["node.drain", "soon", "duration"]),
         ('[log]\nlevel = "loud"', ["log.level", "loud"]),
         ("[engine]\nthreads = -1", ["engine.threads", "0 or more"]),
+        ('[engine]\nspeculation = "model:"', ["engine.speculation", "model:MODEL"]),
         ('[engine]\nprecision = "fp16"', ["engine.precision", "fp16"]),
         ('[engine]\nspeculation = "on"', ["engine.speculation", "'on'"]),
         ('[swarm]\nname = "No Good"', ["swarm.name", "No Good"]),

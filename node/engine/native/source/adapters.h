@@ -25,6 +25,16 @@ template <class Work> void in_eights(int count, const Work& work) {
     if (count - first >= 1) work.template at<1>(first);
 }
 
+struct Laid {                    // where columns are: in order, or, with a `half`, 32 of each half in turns
+    float* out;                  // [tokens][stride]
+    int stride, half;
+    int at(int column) const {
+        if (!half) return column;
+        const int within = column % half;
+        return within / kGroup * 2 * kGroup + column / half * kGroup + within % kGroup;
+    }
+};
+
 class Lowrank {                  // one batch's, through all layers
 public:
     Lowrank(const Batch& batch) : b(batch) {
@@ -52,17 +62,22 @@ public:
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
-            const Range mine = share(static_cast<int>(runs_[s].size()) * product.rank, rank, size);
-            for (int job = mine.start; job < mine.stop; ++job) {
+            const int runs = static_cast<int>(runs_[s].size());
+            const Range mine = share(runs * product.rank, rank, size);
+            for (int job = mine.start; job < mine.stop;) {
                 const Group& run = runs_[s][job / product.rank];
                 const int row = job % product.rank;
                 const uint16_t* a = product.a + (static_cast<size_t>(run.a) * product.rank + row) * product.into;
-                in_eights(run.count, Reduce{a, in, shelf.rows + run.first, reduced(first_lane_[s] + run.first) + row, product.into, width_});
+                const Reduce work{a, in, shelf.rows + run.first, reduced(first_lane_[s] + run.first) + row, product.into, width_};
+                const bool are_four = std::min(mine.stop - job, product.rank - row) >= 4;
+                job += are_four ? 4 : 1;
+                if (are_four) work.all<4>(run.count);
+                else work.all<1>(run.count);
             }
         }
     }
-    // The columns `mine` of out [tokens][columns], after all threads have reduced.
-    void expand(int place, float* out, int columns, Range mine) const {
+    // The columns `mine`, after all threads have reduced.
+    void expand(int place, Laid to, Range mine) const {
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
@@ -75,7 +90,7 @@ public:
                     const Group& group = shelf.groups[g];
                     const uint16_t* weights = piece.b + static_cast<size_t>(group.b) * ranks * width - piece.start;
                     const float* factors = reduced(first_lane_[s] + group.first) + piece.rank_start;
-                    in_eights(group.count, Expand{weights, factors, shelf.rows + group.first, out, columns, ranks, width, width_, part});
+                    in_eights(group.count, Expand{weights, factors, shelf.rows + group.first, to, ranks, width, width_, part});
                 }
             }
         }
@@ -85,25 +100,36 @@ private:
     float* reduced(int lane) { return reduced_.data() + static_cast<size_t>(lane) * width_; }
     const float* reduced(int lane) const { return reduced_.data() + static_cast<size_t>(lane) * width_; }
 
-    struct Reduce {              // one row of A, times some lanes
+    struct Reduce {              // one row of A or several, times some lanes
         const uint16_t* a;
         const float* in;
         const int32_t* rows;
         float* out;
         int into, stride;
-        template <int n> void at(int first) const {
-            Floats total[n];
+        template <int ranks> void all(int count) const {
+            int first = 0;
+            for (; first + 4 <= count; first += 4) some<ranks, 4>(first);
+            for (; first < count; ++first) some<ranks, 1>(first);
+        }
+        template <int ranks, int n> void some(int first) const {
+            Floats total[ranks][n];
             const float* x[n];
             for (int i = 0; i < n; ++i) {
-                total[i] = zeros();
+                for (auto& one : total) one[i] = zeros();
                 x[i] = in + static_cast<size_t>(rows[first + i]) * into;
             }
             for (int column = 0; column < into; column += kLanes) {
-                const Floats weights = widen(a + column);
-#pragma GCC unroll 8
-                for (int i = 0; i < n; ++i) total[i] = fused(weights, load(x[i] + column), total[i]);
+                Floats values[n];
+                for (int i = 0; i < n; ++i) values[i] = load(x[i] + column);
+#pragma GCC unroll 4
+                for (int r = 0; r < ranks; ++r) {
+                    const Floats weights = widen(a + static_cast<size_t>(r) * into + column);
+#pragma GCC unroll 4
+                    for (int i = 0; i < n; ++i) total[r][i] = fused(weights, values[i], total[r][i]);
+                }
             }
-            for (int i = 0; i < n; ++i) out[static_cast<size_t>(first + i) * stride] = sum(total[i]);
+            for (int r = 0; r < ranks; ++r)
+                for (int i = 0; i < n; ++i) out[static_cast<size_t>(first + i) * stride + r] = sum(total[r][i]);
         }
     };
 
@@ -111,26 +137,37 @@ private:
         const uint16_t* weights;
         const float* factors;
         const int32_t* rows;
-        float* out;
-        int columns, ranks, width, stride;
+        Laid laid;
+        int ranks, width, stride;
         Range part;
         template <int n> void at(int first) const {
-            const float* x[n];
-            float* to[n];
-            for (int i = 0; i < n; ++i) {
-                x[i] = factors + static_cast<size_t>(first + i) * stride;
-                to[i] = out + static_cast<size_t>(rows[first + i]) * columns;
-            }
-            for (int column = part.start; column < part.stop; column += kLanes) {
-                Floats total[n];
-                for (auto& one : total) one = zeros();
-                const uint16_t* at = weights + column;
-                for (int r = 0; r < ranks; ++r, at += width) {
-                    const Floats numbers = widen(at);
+            constexpr int kMost = n <= 2 ? 8 : n <= 4 ? 4 : 2;   // columns at a time, in sixteens: B is read in long pieces
+            int column = part.start;
+            for (; column + kMost * kLanes <= part.stop; column += kMost * kLanes) some<n, kMost>(first, column);
+            for (; column < part.stop; column += kLanes) some<n, 1>(first, column);
+        }
+        template <int n, int blocks> void some(int first, int column) const {
+            Floats total[n][blocks];
+            for (auto& one : total)
+                for (auto& lanes : one) lanes = zeros();
+            const float* x = factors + static_cast<size_t>(first) * stride;
+            const uint16_t* at = weights + column;
+            for (int r = 0; r < ranks; ++r, at += width) {
+                ask_for(at + blocks * kLanes, blocks * kLanes * 2);
+                Floats numbers[blocks];
+                for (int block = 0; block < blocks; ++block) numbers[block] = widen(at + block * kLanes);
 #pragma GCC unroll 8
-                    for (int i = 0; i < n; ++i) total[i] = fused(numbers, all(x[i][r]), total[i]);
+                for (int i = 0; i < n; ++i) {
+                    const Floats factor = all(x[static_cast<size_t>(i) * stride + r]);
+                    for (int block = 0; block < blocks; ++block) total[i][block] = fused(numbers[block], factor, total[i][block]);
                 }
-                for (int i = 0; i < n; ++i) store(to[i] + column, add(load(to[i] + column), total[i]));
+            }
+            for (int i = 0; i < n; ++i) {
+                float* to = laid.out + static_cast<size_t>(rows[first + i]) * laid.stride;
+                for (int block = 0; block < blocks; ++block) {
+                    float* place = to + laid.at(column + block * kLanes);
+                    store(place, add(load(place), total[i][block]));
+                }
             }
         }
     };

@@ -42,6 +42,21 @@ inline void use_half_tiles(int rows) {
     _tile_loadconfig(&shape);
 }
 inline void release_tiles() { _tile_release(); }
+// The compiler wants a register's number spelled out.
+#define DSLM_EACH_TILE(DO) if constexpr (tile == 0) { DO(0) } else if constexpr (tile == 1) { DO(1) } else if constexpr (tile == 2) { DO(2) } else { DO(3) }
+// C `tile` = 16 or fewer rows of 32 signed codes times 8 rows of 64 unsigned ones, with half tiles.
+template <int tile> inline void multiply_codes(const int8_t* x, const uint8_t* codes) {
+    _tile_loadd(6, x, 32);
+    _tile_loadd(7, codes, 64);
+#define DSLM_MULTIPLY(n) _tile_zero(n); _tile_dpbsud(n, 6, 7);
+    DSLM_EACH_TILE(DSLM_MULTIPLY)
+#undef DSLM_MULTIPLY
+}
+template <int tile> inline void store_tile(void* place, int stride) {
+#define DSLM_STORE(n) _tile_stored(n, place, stride);
+    DSLM_EACH_TILE(DSLM_STORE)
+#undef DSLM_STORE
+}
 inline bool tiles_allowed() {  // Linux gives the state out on request only, once for a process
     constexpr long kRequest = 0x1023, kTileData = 18;
     return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;

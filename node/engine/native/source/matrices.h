@@ -93,9 +93,9 @@ struct Place {                   // where a product goes: out[token * stride]
 
 // total += scale * code sums, the one way in which groups are added up.
 template <int bits>
-inline Floats add_group(Floats total, Ints sum, const Rows& in, size_t at, Floats scales, Floats minima) {
-    total = fused(times(floats(sum), all(in.scales[at])), scales, total);
-    return bits == 4 ? fused(minima, all(in.sums[at]), total) : total;
+inline Floats add_group(Floats total, Ints sum, float factor, float codes, Floats scales, Floats minima) {
+    total = fused(times(floats(sum), all(factor)), scales, total);
+    return bits == 4 ? fused(minima, all(codes), total) : total;
 }
 
 template <int bits, int tokens>
@@ -131,7 +131,7 @@ void few(const Panel& panel, const Rows& in, int first, Place to) {
         const Floats minima = bits == 4 ? halves(panel.halves_at(bits, group) + kLanes) : zeros();
 #pragma GCC unroll 8
         for (int token = 0; token < tokens; ++token) {
-            total[token] = add_group<bits>(total[token], sums[token], in, at[token], scales, minima);
+            total[token] = add_group<bits>(total[token], sums[token], in.scales[at[token]], in.sums[at[token]], scales, minima);
             at[token] += kTile;
         }
     }
@@ -158,8 +158,6 @@ void few_numbers(const Matrix& matrix, int index, const Rows& in, int first, Pla
 }
 
 #ifdef DSLM_AMX
-constexpr int kBatch = 8;        // groups whose sums wait in memory before they are scaled
-
 // A panel as the registers want it: codes as those of 8 bits, scales and minima as numbers.
 template <int bits> class Opened {
 public:
@@ -191,72 +189,71 @@ private:
     float* factors_;
 };
 
-// `panels` (1 or 2) panels by 16 tokens from `first` on, of which `count` are wanted. What a register
-// stored cannot be read at once, so the sums of several groups are taken before the first is scaled.
-template <int bits, int panels>
-void tile(const Opened<bits>* opened, const Rows& in, int first, int count, Place to, const uint8_t* later) {
-    constexpr int kStep = panel_bytes(bits, 1);
-    alignas(64) int32_t sums[panels][kBatch][kTile * kLanes];
-    alignas(64) float totals[panels][kTile][kLanes] = {};
-    const int8_t* x = in.codes.data() + in.at(first, 0) * kGroup;
-    for (int base = 0; base < in.groups; base += kBatch) {
-        const int here = std::min(kBatch, in.groups - base);
-        if (later) ask_for_later(later + base * panels * kStep, here * panels * kStep);
-        for (int group = 0; group < here; group += 2) {   // an odd last one is taken twice
-            const int left = base + group, right = std::min(left + 1, in.groups - 1);
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_loadd(6, x + left * kTile * kGroup, kGroup);
-            _tile_loadd(7, opened[0].codes(left), 64);
-            _tile_dpbsud(0, 6, 7);
-            if (panels == 2) {
-                _tile_zero(2);
-                _tile_loadd(7, opened[panels - 1].codes(left), 64);
-                _tile_dpbsud(2, 6, 7);
-            }
-            _tile_loadd(6, x + right * kTile * kGroup, kGroup);
-            _tile_loadd(7, opened[0].codes(right), 64);
-            _tile_dpbsud(1, 6, 7);
-            if (panels == 2) {
-                _tile_zero(3);
-                _tile_loadd(7, opened[panels - 1].codes(right), 64);
-                _tile_dpbsud(3, 6, 7);
-            }
-            _tile_stored(0, sums[0][group], 64);
-            if (panels == 2) _tile_stored(2, sums[panels - 1][group], 64);
-            _tile_stored(1, sums[0][group + 1], 64);
-            if (panels == 2) _tile_stored(3, sums[panels - 1][group + 1], 64);
-        }
-        for (int panel = 0; panel < panels; ++panel)
-            for (int start = 0; start < count; start += 8) {
-                Floats total[8];
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) total[i] = load(totals[panel][start + i]);
-                size_t at = in.at(first, base) + start;
-                for (int group = 0; group < here; ++group, at += kTile) {
-                    const Floats scales = opened[panel].scales(base + group), minima = opened[panel].minima(base + group);
-                    const int32_t* found = sums[panel][group] + start * kLanes;
-#pragma GCC unroll 8
-                    for (int i = 0; i < 8; ++i) {
-                        Ints sum = load_ints(found + i * kLanes);
-                        if (bits == 8) sum = subtract(sum, all_ints(in.offsets[at + i]));
-                        total[i] = add_group<bits>(total[i], sum, in, at + i, scales, minima);
-                    }
-                }
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) store(totals[panel][start + i], total[i]);
-            }
+// One panel by up to `height` (8 or 16) tokens from `first` on, of which `count` are wanted. Tile registers
+// and lanes work side by side: while one group's sums are taken, those of four groups ago are scaled.
+template <int bits, int height> class TileOfCodes {
+public:
+    TileOfCodes(const Opened<bits>& opened, const Rows& in, int first)
+        : opened_(opened), groups_(in.groups), x_(in.codes.data() + in.at(first, 0) * kGroup), scales_(in.scales.data() + in.at(first, 0)),
+          sums_(in.sums.data() + in.at(first, 0)), offsets_(in.offsets.data() + in.at(first, 0)) {
+        for (auto& one : total_) one = zeros();
     }
-    for (int token = 0; token < count; ++token)
-        for (int panel = 0; panel < panels; ++panel)
-            store(to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, load(totals[panel][token]));
-}
+    void compute(int count, Place to, const uint8_t* later) {
+        constexpr int kStep = panel_bytes(bits, 1);
+        for (int group = 0; group < groups_ + kDepth; group += kDepth) {
+            if (later && group < groups_) ask_for_later(later + group * kStep, kDepth * kStep);
+            at<0>(group);
+            at<1>(group + 1);
+            at<2>(group + 2);
+            at<3>(group + 3);
+        }
+#pragma GCC unroll 16
+        for (int token = 0; token < height; ++token)
+            if (token < count) store(to.out + static_cast<size_t>(token) * to.stride, total_[token]);
+    }
 
-inline void put(const float* found, int count, Place to) {
+private:
+    static constexpr int kDepth = 4;
+    template <int slot> void at(int group) {
+        const bool is_more = group < groups_;
+        if (is_more) {
+            multiply_codes<slot>(x_ + group * kTile * kGroup, opened_.codes(group));
+        }
+        if (group >= kDepth && group - kDepth < groups_) scale(group - kDepth, found_[slot]);
+        if (is_more) store_tile<slot>(found_[slot], 64);
+    }
+    void scale(int group, const int32_t* found) {
+        const Floats scales = opened_.scales(group), minima = opened_.minima(group);
+        const float *factors = scales_ + group * kTile, *sums = sums_ + group * kTile;
+        const int32_t* offsets = offsets_ + group * kTile;
+#pragma GCC unroll 16
+        for (int i = 0; i < height; ++i) {
+            Ints sum = load_ints(found + i * kLanes);
+            if (bits == 8) sum = subtract(sum, all_ints(offsets[i]));
+            total_[i] = add_group<bits>(total_[i], sum, factors[i], sums[i], scales, minima);
+        }
+    }
+
+    const Opened<bits>& opened_;
+    const int groups_;
+    const int8_t* x_;
+    const float *scales_, *sums_;
+    const int32_t* offsets_;
+    Floats total_[height];
+    alignas(64) int32_t found_[kDepth][kTile * kLanes];
+};
+
+template <int tile> void put(int count, Place to) {   // the first `count` rows of a register
+    if (count >= kTile) {
+        store_tile<tile>(to.out, to.stride * static_cast<int>(sizeof(float)));
+        return;
+    }
+    alignas(64) float found[kTile * kLanes];
+    store_tile<tile>(found, 64);
     for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(found + token * kLanes));
 }
 
-// bf16: `panels` (1 or 2) panels from `index` on by `tiles` (1 or 2) times 16 tokens.
+// bf16: `panels` (1 or 2) panels from `index` on by `tiles` (1 or 2) times 16 tokens. `is_first` asks for the next panels.
 template <int panels, int tiles>
 void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first, int count, Place to) {
     const int step = panel_bytes(16, in.groups);
@@ -269,7 +266,10 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
     if (tiles == 2) _tile_zero(2);
     if (panels == 2 && tiles == 2) _tile_zero(3);
     for (int group = 0; group < in.groups; ++group, left += 1024) {
-        ask_for(left + (panels == 1 ? kAhead : panels * step), 1024);
+        if (first == 0) {
+            if (panels == 1) ask_for(left + kAhead, 1024);
+            else ask_for_later(left + panels * step, 1024), ask_for_later(left + (panels + 1) * step, 1024);
+        }
         _tile_loadd(4, x + group * kTile * kGroup, kBytes);
         _tile_loadd(6, left, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -283,36 +283,26 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
             if (panels == 2) _tile_dpbf16ps(3, 5, 7);
         }
     }
-    alignas(64) float found[kTile * kLanes];
-    _tile_stored(0, found, 64);
-    put(found, std::min(count, kTile), to);
-    if (panels == 2) {
-        _tile_stored(1, found, 64);
-        put(found, std::min(count, kTile), {to.out + kLanes, to.stride});
-    }
+    put<0>(count, to);
+    if (panels == 2) put<1>(count, {to.out + kLanes, to.stride});
     if (tiles == 2) {
         const Place below{to.out + static_cast<size_t>(kTile) * to.stride, to.stride};
-        _tile_stored(2, found, 64);
-        put(found, count - kTile, below);
-        if (panels == 2) {
-            _tile_stored(3, found, 64);
-            put(found, count - kTile, {below.out + kLanes, to.stride});
-        }
+        put<2>(count - kTile, below);
+        if (panels == 2) put<3>(count - kTile, {below.out + kLanes, to.stride});
     }
 }
 
 inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to) {
-    use_whole_tiles(std::min(tokens, kTile));
     int panel = mine.start;
     for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2)
         for (int token = 0; token < tokens; token += 2 * kTile) {
-            const Place place{to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, to.stride};
+            const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
             if (tokens - token > kTile) tiles_of_numbers<2, 2>(matrix, panel, in, token, std::min(tokens - token, 2 * kTile), place);
             else tiles_of_numbers<2, 1>(matrix, panel, in, token, tokens - token, place);
         }
     for (; panel < mine.stop; ++panel)
         for (int token = 0; token < tokens; token += kTile) {
-            const Place place{to.out + static_cast<size_t>(token) * to.stride + panel * kLanes, to.stride};
+            const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
             tiles_of_numbers<1, 1>(matrix, panel, in, token, std::min(tokens - token, kTile), place);
         }
 }
@@ -334,18 +324,20 @@ void panel_by_few(const Panel& panel, const Rows& in, int token, int tokens, Pla
 constexpr int kFew = 5;          // up to so many tokens tile registers are not worth their trouble
 
 #ifdef DSLM_AMX
-template <int bits, int panels>
-void panels_by_tiles(const Matrix& matrix, int index, const Rows& in, int tokens, Place to) {
-    static thread_local std::vector<float> rooms[2];
-    const Panel panel[2] = {Panel(matrix, index), Panel(matrix, index + panels - 1)};
-    const Opened<bits> opened[2] = {{panel[0], in.groups, rooms[0]}, {panel[1], in.groups, rooms[panels - 1]}};
-    const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + index * kLanes, to.stride}; };
-    const uint8_t* later = panel[0].codes + panels * panel_bytes(bits, in.groups);   // the next ones
+template <int bits>
+void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, int tokens, Place to) {
+    static thread_local std::vector<float> room;
+    const Panel panel(matrix, index);
+    const Opened<bits> opened(panel, in.groups, room);
+    const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride, to.stride}; };
+    const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next one
     int token = 0;
-    for (; tokens - token > kFew; token += kTile, later = nullptr)
-        tile<bits, panels>(opened, in, token, std::min(tokens - token, kTile), at(token), later);
-    for (int i = 0; i < panels && token < tokens; ++i)
-        panel_by_few<bits>(panel[i], in, token, tokens, {to.out + (index + i) * kLanes, to.stride});
+    for (; tokens - token > kFew; token += kTile, later = nullptr) {
+        const int count = std::min(tokens - token, kTile);
+        if (count <= 8) TileOfCodes<bits, 8>(opened, in, token).compute(count, at(token), later);
+        else TileOfCodes<bits, 16>(opened, in, token).compute(count, at(token), later);
+    }
+    if (token < tokens) panel_by_few<bits>(panel, in, token, tokens, to);
 }
 #endif
 
@@ -354,13 +346,12 @@ void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Pla
     int index = mine.start;
 #ifdef DSLM_AMX
     if (has_tiles && tokens > kFew) {
-        use_half_tiles(std::min(tokens, kTile));
-        for (; index + 2 <= mine.stop; index += 2) panels_by_tiles<bits, 2>(matrix, index, in, tokens, to);
-        for (; index < mine.stop; ++index) panels_by_tiles<bits, 1>(matrix, index, in, tokens, to);
+        for (; index < mine.stop; ++index)
+            panel_by_tiles<bits>(matrix, index, in, tokens, {to.out + (index - mine.start) * kLanes, to.stride});
     }
 #endif
     for (; index < mine.stop; ++index)
-        panel_by_few<bits>(Panel(matrix, index), in, 0, tokens, {to.out + index * kLanes, to.stride});
+        panel_by_few<bits>(Panel(matrix, index), in, 0, tokens, {to.out + (index - mine.start) * kLanes, to.stride});
 }
 
 inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
@@ -368,17 +359,25 @@ inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, int to
     if (has_tiles) return all_numbers_by_tiles(matrix, mine, in, tokens, to);
 #endif
     for (int index = mine.start; index < mine.stop; ++index) {
-        const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + index * kLanes, to.stride}; };
+        const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + (index - mine.start) * kLanes, to.stride}; };
         int token = 0;
         for (; token + 4 <= tokens; token += 4) few_numbers<4>(matrix, index, in, token, at(token));
         for (; token < tokens; ++token) few_numbers<1>(matrix, index, in, token, at(token));
     }
 }
 
-// out[token][row] for this thread's share of the rows.
-inline void product(const Matrix& matrix, const Rows& in, int tokens, float* out, Range mine, bool has_tiles) {
+// Before products of so many tokens with matrices of so many bits.
+inline void prepare([[maybe_unused]] int bits, [[maybe_unused]] int tokens, [[maybe_unused]] bool has_tiles) {
+#ifdef DSLM_AMX
+    if (!has_tiles || !tokens) return;
+    if (bits == 16) use_whole_tiles(std::min(tokens, kTile));
+    else if (tokens > kFew) use_half_tiles(std::min(tokens, kTile));
+#endif
+}
+
+// to.out[token * to.stride] and on: the sums of the rows in the panels `mine`. After `prepare`.
+inline void product(const Matrix& matrix, const Rows& in, int tokens, Place to, Range mine, bool has_tiles) {
     if (!tokens) return;
-    const Place to{out, matrix.rows};
     if (matrix.bits == 16) all_numbers(matrix, mine, in, tokens, to, has_tiles);
     else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, tokens, to, has_tiles);
     else all_codes<8>(matrix, mine, in, tokens, to, has_tiles);

@@ -10,7 +10,7 @@ namespace dslm {
 constexpr int kGroup = 32;       // columns that share a scale
 constexpr int kPage = 16;        // tokens of a page
 constexpr int kSegment = 256;    // positions that attention takes together
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 // A panel is 16 rows of a matrix. Panels follow each other; each holds the codes of all its groups,
 // then what belongs to the codes:
@@ -30,7 +30,7 @@ struct Matrix {
 };
 struct Layer {
     const float *attention_norm, *feed_forward_norm;
-    Matrix query_key_value, output, gate_up, down;
+    Matrix query_key_value, output, gate_up, down;   // gate_up: 32 rows of either in turns
 };
 struct Model {
     const Layer* layers;

@@ -67,11 +67,15 @@ inline Floats widen(const uint16_t* place) {   // bf16
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
 }
 inline void narrow(uint16_t* place, Floats a) {  // to bf16, nearest even
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(place), (__m256i)_mm512_cvtneps_pbh(a));
+#else
     const __m512i bits = _mm512_castps_si512(a);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(place),
                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+#endif
 }
 // Adds, in each lane, the products of two bf16 numbers of `pairs` with the two in `x`.
 inline Floats dot_pairs(Floats total, const uint16_t* pairs, uint32_t x) {

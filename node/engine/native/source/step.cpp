@@ -57,7 +57,8 @@ struct Job {                     // a tile of queries of one key-value head
 };
 
 struct Room {                    // what a step needs, kept between steps
-    std::vector<float> hidden, stacked, more, wide;
+    std::vector<float> hidden, stacked, more;
+    std::vector<float> wide;         // gates and ups: of adapters [tokens][2 feed_forward], else [threads][tokens][64]
     std::vector<float> exact;        // what goes into a product, for adapters
     std::vector<uint16_t> queries;   // [kv_heads][tokens][heads of it][dimension]
     std::vector<Job> jobs;
@@ -78,7 +79,7 @@ public:
         grow(r.hidden, tokens * m.hidden);
         grow(r.stacked, tokens * width);
         grow(r.more, tokens * m.hidden);
-        grow(r.wide, tokens * 2 * m.feed_forward);
+        grow(r.wide, tokens * (adapted ? 2 * m.feed_forward : 2 * kGroup * team.size()));
         grow(r.line, static_cast<size_t>(team.size()) * longest);
         grow(r.queries, (tokens * m.heads + kQueries) * m.dimension);
         r.narrow_in.fit(b.token_count, m.hidden, is_bf16);
@@ -127,8 +128,12 @@ private:
 
     void multiply(const Matrix& matrix, const Rows& in, int tokens, float* out, int rank) {
         team.meet();
-        product(matrix, in, tokens, out, share_of(matrix.rows / kLanes, rank), has_tiles);
+        panels_of(matrix, in, tokens, out, share_of(matrix.rows / kLanes, rank));
         team.meet();
+    }
+    void panels_of(const Matrix& matrix, const Rows& in, int tokens, float* out, Range mine) {
+        prepare(matrix.bits, tokens, has_tiles);
+        product(matrix, in, tokens, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles);
     }
     // A product of a layer, `place` its number among all, with what adapters add.
     void multiply(int place, const Matrix& matrix, const Rows& in, float* out, int rank) {
@@ -136,10 +141,38 @@ private:
         const Range panels = share_of(matrix.rows / kLanes, rank);
         team.meet();
         adapted.reduce(place, r.exact.data(), rank, team.size());
-        product(matrix, in, b.token_count, out, panels, has_tiles);
+        panels_of(matrix, in, b.token_count, out, panels);
         team.meet();
-        adapted.expand(place, out, matrix.rows, {panels.start * kLanes, panels.stop * kLanes});
+        adapted.expand(place, {out, matrix.rows, 0}, {panels.start * kLanes, panels.stop * kLanes});
         team.meet();
+    }
+    // Gates and ups lie in turns, 32 of each: what a thread has multiplied it can gate, while it is warm.
+    void feed(int place, const Matrix& matrix, int rank) {
+        const Range pairs = share_of(m.feed_forward / kGroup, rank);
+        team.meet();
+        if (!adapted) {
+            float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup;
+            prepare(matrix.bits, b.token_count, has_tiles);
+            for (int pair = pairs.start; pair < pairs.stop; ++pair) {
+                product(matrix, r.narrow_in, b.token_count, {part, 2 * kGroup}, {4 * pair, 4 * pair + 4}, has_tiles);
+                gate_pair(pair, {part, 2 * kGroup});
+            }
+            return;
+        }
+        adapted.reduce(place, r.exact.data(), rank, team.size());
+        panels_of(matrix, r.narrow_in, b.token_count, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
+        team.meet();
+        const Laid wide{r.wide.data(), matrix.rows, m.feed_forward};
+        adapted.expand(place, wide, {pairs.start * kGroup, pairs.stop * kGroup});
+        adapted.expand(place, wide, {m.feed_forward + pairs.start * kGroup, m.feed_forward + pairs.stop * kGroup});
+        for (int pair = pairs.start; pair < pairs.stop; ++pair) gate_pair(pair, {r.wide.data() + pair * 2 * kGroup, matrix.rows});
+    }
+    void gate_pair(int pair, Place at) {
+        for (int t = 0; t < b.token_count; ++t) {
+            float* gates = at.out + static_cast<size_t>(t) * at.stride;
+            gate(gates, gates + kGroup, kGroup);
+            set(r.wide_in, t, pair * kGroup, kGroup, gates);
+        }
     }
     // What goes into the next product of a layer; adapters get it unrounded.
     void set(Rows& rows, int token, int start, int count, const float* values) {
@@ -165,12 +198,7 @@ private:
             add_to(hidden(t), r.more.data() + static_cast<size_t>(t) * m.hidden, m.hidden);
             enter(t, hidden(t), layer.feed_forward_norm, rank);
         }
-        multiply(4 * index + 2, layer.gate_up, r.narrow_in, r.wide.data(), rank);
-        for (int t = mine.start; t < mine.stop; ++t) {
-            float* gates = r.wide.data() + static_cast<size_t>(t) * 2 * m.feed_forward;
-            gate(gates, gates + m.feed_forward, m.feed_forward);
-            set(r.wide_in, t, 0, m.feed_forward, gates);
-        }
+        feed(4 * index + 2, layer.gate_up, rank);
         multiply(4 * index + 3, layer.down, r.wide_in, r.more.data(), rank);
         for (int t = mine.start; t < mine.stop; ++t)
             add_to(hidden(t), r.more.data() + static_cast<size_t>(t) * m.hidden, m.hidden);

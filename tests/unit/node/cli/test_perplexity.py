@@ -36,6 +36,8 @@ def test_each_precision_is_told(
     costs = json.loads(capsys.readouterr().out)["costs"]
     assert [one["precision"] for one in costs] == ["fp32", "bf16", "int8", "int4"]
     assert costs[0]["ratio"] == 1.0
+    assert costs[0]["computed_by"].startswith("torch")
+    assert all(one["computed_by"] for one in costs)
     assert all(math.isfinite(one["perplexity"]) for one in costs)
     assert run(str(model), str(text), "--precision", "int8", *home) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -101,7 +101,6 @@ def test_a_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
         ("functions", [{}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy"}),
