@@ -33,7 +33,7 @@ class Domain:
     vary: Vary = unchanged
     candidates: tuple[str, ...] = ()
 
-    def epoch(self, seed: int, epoch: int) -> list[Example]:
-        """The examples of an epoch, as many in each and in the order of `train`."""
-        rng = np.random.default_rng((seed, epoch))
+    def epoch(self, number: int) -> list[Example]:
+        """The examples of epoch `number`, as many in each and in the order of `train`."""
+        rng = np.random.default_rng(number)
         return [self.vary(example, rng) for example in self.train]
