@@ -12,6 +12,8 @@ from tests.attacks.programs import Answer, Command
 
 RECORD = "7"
 HOLD_SECONDS = 10.0
+ARRIVAL_SECONDS = 180.0
+"""How long an attacker's daemon and its way in may take in all, on a busy machine."""
 STRANGER_SECONDS = 5.0
 """A stranger who is not let in within this time is shut out."""
 _STALL_SECONDS = 0.5
@@ -124,7 +126,8 @@ def arrive(attacker: Worker, command: Command, patience: float = 0.0) -> str:
     Raises:
         Unwelcome: not let in.
     """
-    answer = attacker.ask(Command("arrive", value=command.value, seconds=patience))
+    command = Command("arrive", value=command.value, seconds=patience)
+    answer = attacker.ask(command, ARRIVAL_SECONDS)
     if not answer.found:
         raise Unwelcome(answer.error)
     return answer.found
