@@ -34,17 +34,42 @@ class Batch:
     row: Tensor
     begins: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, in the order of the fields."""
+        return self.ids, self.where, self.targets, self.weights, self.row, self.begins
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, length and answer tokens."""
+        return len(self.ids), self.ids.shape[1], len(self.where)
+
     def to(self, device: torch.device) -> "Batch":
         """On another device."""
-        names = ("ids", "where", "targets", "weights", "row", "begins")
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in names))
+        return Batch(*(tensor.to(device) for tensor in self.tensors))
+
+    def copy_from(self, other: "Batch") -> None:
+        """Take the numbers of one of the same shape."""
+        for own, new in zip(self.tensors, other.tensors, strict=True):
+            own.copy_(new)
 
 
-def make_batch(rows: Sequence[TokenRow], weighting: Weighting, tokens_per_row: float) -> Batch:
+def make_batch(
+    rows: Sequence[TokenRow],
+    weighting: Weighting,
+    tokens_per_row: float,
+    *,
+    few_shapes: bool = False,
+) -> Batch:
     """One batch. Weights add up to about 1: `tokens_per_row` is the mean over the whole set, so
     that each token of it counts the same in whichever batch it comes.
+
+    With `few_shapes` it is padded to one of a few lengths and numbers of answer tokens; what is
+    added weighs nothing.
     """
     length = max(len(row.ids) for row in rows)
+    if few_shapes:
+        length = _rounded_up(length, 32 if length <= 256 else 64)
     ids = np.zeros((len(rows), length), dtype=np.int64)
     where: list[NDArray[np.int64]] = []
     targets: list[NDArray[np.int64]] = []
@@ -55,8 +80,15 @@ def make_batch(rows: Sequence[TokenRow], weighting: Weighting, tokens_per_row: f
         where.append(np.arange(start + row.answer - 1, start + len(row.ids) - 1))
         targets.append(row.ids[row.answer :].astype(np.int64))
         each = 1 / tokens_per_row if weighting == "token" else 1 / max(1, row.answer_tokens)
-        weights.append(np.full(row.answer_tokens, each / len(rows), dtype=np.float32))
+        own = np.ones(row.answer_tokens, np.float32) if row.weights is None else row.weights
+        weights.append(own * np.float32(each / len(rows)))
     counts = [row.answer_tokens for row in rows]
+    if few_shapes:
+        added = _rounded_up(sum(counts), max(1, ids.size // 4)) - sum(counts)
+        where.append(np.zeros(added, dtype=np.int64))
+        targets.append(np.zeros(added, dtype=np.int64))
+        weights.append(np.zeros(added, dtype=np.float32))
+        counts[-1] += added
     return Batch(
         ids=torch.from_numpy(ids),
         where=torch.from_numpy(np.concatenate(where)),
@@ -67,12 +99,25 @@ def make_batch(rows: Sequence[TokenRow], weighting: Weighting, tokens_per_row: f
     )
 
 
+def _weight(row: TokenRow) -> float:
+    return row.answer_tokens if row.weights is None else float(row.weights.sum())
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
 def training_batches(
-    rows: Sequence[TokenRow], size: int, weighting: Weighting, rng: np.random.Generator
+    rows: Sequence[TokenRow],
+    size: int,
+    weighting: Weighting,
+    rng: np.random.Generator,
+    *,
+    few_shapes: bool = False,
 ) -> Iterator[Batch]:
     """All rows once, `size` at a time, in an order that `rng` decides; a short rest is left out."""
     order = rng.permutation(len(rows))
-    mean = float(np.mean([row.answer_tokens for row in rows]))
+    mean = float(np.mean([_weight(row) for row in rows]))
     span = size * _SORTED_TOGETHER
     chosen: list[NDArray[np.int64]] = []
     for start in range(0, len(order), span):
@@ -81,7 +126,8 @@ def training_batches(
         chosen += [part[at : at + size] for at in range(0, len(part), size)]
     whole = [one for one in chosen if len(one) == size] or chosen
     for index in rng.permutation(len(whole)):
-        yield make_batch([rows[i] for i in whole[index]], weighting, mean)
+        chosen_rows = [rows[i] for i in whole[index]]
+        yield make_batch(chosen_rows, weighting, mean, few_shapes=few_shapes)
 
 
 def scoring_batches(

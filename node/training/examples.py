@@ -22,6 +22,7 @@ class Example:
 
     Without a `system` text the model's own default stands there. `source` names the set and its
     part, for tables. An answer that is not `is_whole` has no end token: what follows is not asked.
+    The first token of each line of the answer counts `line_weight` times as much as another.
     """
 
     prompt: str
@@ -29,15 +30,20 @@ class Example:
     source: str = ""
     system: str = ""
     is_whole: bool = True
+    line_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRow:
-    """An example in tokens: `ids` int32; the answer begins at `answer`, its header at `header`."""
+    """An example in tokens: `ids` int32; the answer begins at `answer`, its header at `header`.
+
+    `weights` fp32 says how much each answer token counts in training; None is 1 for all.
+    """
 
     ids: NDArray[np.int32]
     answer: int
     header: int
+    weights: NDArray[np.float32] | None = None
 
     @property
     def answer_tokens(self) -> int:
@@ -56,6 +62,7 @@ class ChatFormat:
         self._template = tokenizer.template
         self.end = min(tokenizer.stop_ids)
         self.header = self.header_ids()
+        self._newline = self._encode(["\n"])[0][-1]
 
     def header_ids(self) -> tuple[int, ...]:
         """The tokens with which the assistant's turn begins: what invokes an activated adapter."""
@@ -75,7 +82,7 @@ class ChatFormat:
         )
         answers = self._encode([example.answer for example in examples])
         return [
-            self._row(prompt, answer + [self.end] * example.is_whole, longest)
+            self._row(example, prompt, answer + [self.end] * example.is_whole, longest)
             for example, prompt, answer in zip(examples, prompts, answers, strict=True)
         ]
 
@@ -87,13 +94,20 @@ class ChatFormat:
         """As `ChatTokenizer.decode`."""
         return self._tokenizer.decode(ids)
 
-    def _row(self, prompt: list[int], answer: list[int], longest: int) -> TokenRow:
+    def _row(
+        self, example: Example, prompt: list[int], answer: list[int], longest: int
+    ) -> TokenRow:
         room = longest - min(len(answer), longest // 4)
         if len(prompt) > room:
             head = room // 2
             prompt = prompt[:head] + prompt[head - room :]
         ids = np.array((prompt + answer)[:longest], dtype=np.int32)
-        return TokenRow(ids, len(prompt), len(prompt) - len(self.header))
+        weights = None
+        if example.line_weight != 1:
+            begins = np.array([True, *(token == self._newline for token in answer[:-1])])
+            weights = np.where(begins, example.line_weight, 1).astype(np.float32)
+            weights = weights[: len(ids) - len(prompt)]
+        return TokenRow(ids, len(prompt), len(prompt) - len(self.header), weights)
 
     def _around(self, system: str) -> tuple[str, str]:
         messages = [ChatMessage("system", system)] if system else []

@@ -4,8 +4,9 @@ Knows the optimiser and the loss; must not know files, domains or how an adapter
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from node.training.batches import Batch, Weighting, training_batches
 from node.training.examples import TokenRow
 from node.training.forward import applied, hidden_states
 from node.training.low_rank import AdapterShape, LowRankParameters
+from node.training.step_graphs import StepGraphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +61,104 @@ Watch = Callable[[Progress, LowRankParameters], None]
 """Hears after each epoch."""
 
 
-def fit(
-    base: FrozenBase,
-    rows_of: RowsOf,
-    settings: Settings,
-    seed: int,
-    watch: Watch = lambda _progress, _adapter: None,
-) -> LowRankParameters:
-    """A trained adapter. The same arguments give the same adapter on the same machine.
+class Trainer:
+    """Trains one adapter after the other on a base.
 
-    torch's own generator is seeded: what is left out at random is drawn from it.
+    On a GPU the steps are captured as graphs, one for each shape of batch, which later trainings
+    use again: launching thousands of small kernels by hand takes longer than computing them.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    adapter = LowRankParameters(base.config, settings.shape, base.device, base.dtype)
-    parameters = list(adapter)
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        fused=base.device.type == "cuda",
-    )
-    per_epoch = max(1, len(rows_of(0)) // settings.batch)
-    steps = settings.epochs * per_epoch
-    steps = min(steps, settings.steps_max) if settings.steps_max else steps
-    step = 0
-    for epoch in range(settings.epochs):
-        losses: list[Tensor] = []
-        for batch in training_batches(rows_of(epoch), settings.batch, settings.weighting, rng):
-            if step == steps:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * rate(step, steps, settings)
-            losses.append(_step(base, adapter, optimiser, batch, settings))
-            step += 1
-        if losses:
-            loss = float(torch.stack(losses).mean())
-            watch(Progress(epoch, step, steps, loss), adapter)
-    return adapter
+
+    def __init__(self, base: FrozenBase, shape: AdapterShape, *, is_captured: bool) -> None:
+        """For adapters of one `shape`. Only CUDA devices can capture."""
+        self._base = base
+        self._adapter = LowRankParameters(base.config, shape, base.device, base.dtype)
+        self._rate = torch.zeros((), device=base.device)
+        is_cuda = base.device.type == "cuda"
+        self._optimiser = torch.optim.AdamW(
+            list(self._adapter),
+            lr=self._rate if is_cuda else 0.0,
+            weight_decay=0.0,
+            fused=is_cuda,
+            capturable=is_cuda,
+        )
+        self._graphs = StepGraphs() if is_captured else None
+
+    def fit(
+        self,
+        rows_of: RowsOf,
+        settings: Settings,
+        seed: int,
+        watch: Watch = lambda _progress, _adapter: None,
+    ) -> LowRankParameters:
+        """A trained adapter, from nothing.
+
+        The same arguments give the same adapter, on a GPU up to the order of its additions. torch's
+        own generator is seeded: what is left out at random is drawn from it.
+        """
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        self._reset()
+        per_epoch = max(1, len(rows_of(0)) // settings.batch)
+        steps = settings.epochs * per_epoch
+        steps = min(steps, settings.steps_max) if settings.steps_max else steps
+        step = 0
+        for epoch in range(settings.epochs):
+            losses: list[Tensor] = []
+            for batch in self._batches(rows_of(epoch), settings, rng):
+                if step == steps:
+                    break
+                self._set_rate(settings.learning_rate * rate(step, steps, settings))
+                losses.append(self._step(batch, settings))
+                step += 1
+            if losses:
+                loss = float(torch.stack(losses).mean())
+                watch(Progress(epoch, step, steps, loss), self._adapter)
+        return self._adapter.copy()
+
+    def _batches(
+        self, rows: Sequence[TokenRow], settings: Settings, rng: np.random.Generator
+    ) -> Iterator[Batch]:
+        few = self._graphs is not None
+        return training_batches(rows, settings.batch, settings.weighting, rng, few_shapes=few)
+
+    def _step(self, batch: Batch, settings: Settings) -> Tensor:
+        if self._graphs is None:
+            return self._update(batch.to(self._base.device), settings)
+        kind = (settings.activated, settings.dropped, settings.clip, *batch.shape)
+        update = partial(self._update, settings=settings)
+        return self._graphs.run(kind, batch, self._base.device, update)
+
+    def _update(self, batch: Batch, settings: Settings) -> Tensor:
+        """One step on a batch that lies on the device; the loss before it, still there."""
+        base, begins = self._base, batch.begins if settings.activated else None
+        on = applied(self._adapter, begins, batch.ids.shape[1], settings.dropped)
+        hidden = hidden_states(base, batch.ids, on).index_select(0, batch.where)
+        surprise = cross_entropy((hidden @ base.head.t()).float(), batch.targets, reduction="none")
+        loss = (surprise * batch.weights).sum()
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(self._adapter), settings.clip)
+        self._optimiser.step()
+        return loss.detach()
+
+    def _set_rate(self, learning_rate: float) -> None:
+        if self._base.device.type == "cuda":
+            self._rate.fill_(learning_rate)
+            return
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate
+
+    def _reset(self) -> None:
+        """In place: graphs hold on to the tensors."""
+        self._optimiser.zero_grad(set_to_none=True)
+        if self._graphs is not None:
+            self._graphs.forget_many()
+        with torch.no_grad():
+            for b in self._adapter:
+                b.zero_()
+            for state in self._optimiser.state.values():
+                for tensor in state.values():
+                    tensor.zero_()
 
 
 def rate(step: int, steps: int, settings: Settings) -> float:
@@ -106,25 +168,3 @@ def rate(step: int, steps: int, settings: Settings) -> float:
         return (step + 1) / warm
     left = (steps - step) / max(1, steps - warm)
     return left if settings.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
-
-
-def _step(
-    base: FrozenBase,
-    adapter: LowRankParameters,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    settings: Settings,
-) -> Tensor:
-    """One update; the loss before it, still on the device."""
-    moved = batch.to(base.device)
-    begins = moved.begins if settings.activated else None
-    length = moved.ids.shape[1]
-    on = applied(adapter, begins, length, settings.dropped)
-    hidden = hidden_states(base, moved.ids, on)[moved.where]
-    surprise = cross_entropy((hidden @ base.head.t()).float(), moved.targets, reduction="none")
-    loss = (surprise * moved.weights).sum()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(list(adapter), settings.clip)
-    optimiser.step()
-    return loss.detach()

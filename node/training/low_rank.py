@@ -3,7 +3,8 @@
 Knows matrices; must not know a model's forward pass, examples or files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,10 +74,16 @@ class LowRankParameters:
                 rows, ranks = self._block(parts, part)
                 self.b[layer, product].data[rows, ranks] = b.to(self.b[layer, product].device)
 
-    def copy_from(self, values: Sequence[Tensor]) -> None:
+    def copy_from(self, values: Iterable[Tensor]) -> None:
         """Set all of B, in the order of `b`."""
         for b, value in zip(self.b.values(), values, strict=True):
             b.data.copy_(value)
+
+    def copy(self) -> "LowRankParameters":
+        """Another one with the same A (shared) and B (its own)."""
+        other = copy.copy(self)
+        other.b = {place: b.detach().clone().requires_grad_() for place, b in self.b.items()}
+        return other
 
     def _frozen(self, layer: int, product: str, parts: tuple[PartName, ...]) -> Tensor:
         into = self._shape(layer, parts[0])[1]

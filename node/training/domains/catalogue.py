@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from node.training.domains.choices import SUBJECTS, choice_domain
+from node.training.domains.choices import SUBJECTS, all_choices, choice_domain
 from node.training.domains.computing import computing_domain
 from node.training.domains.domain import Domain, Vary, unchanged
 from node.training.domains.law import law_domain
@@ -34,13 +34,14 @@ def own_domain(folder: Path, name: str) -> Domain:
 
 
 def domain(folder: Path, name: str) -> Domain:
-    """As `own_domain`, with MMLU's questions on the subject added to train.
+    """As `own_domain`, with questions of MMLU added to train: those on the subject.
 
-    Validation and test are those of the domain's own set.
+    A domain that has nothing else learns from those on all subjects, and from its own three times:
+    they are few. Validation and test are those of the domain's own set.
     """
     own = own_domain(folder, name)
     if name not in _OWN_SETS:
-        return own
+        return replace(own, train=(*own.train, *own.train, *all_choices(folder)))
     more = choice_domain(folder, name)
     held_out = [*own.test, *own.validation, *more.test, *more.validation]
     train = (*own.train, *without_repeats(more.train, held_out))
@@ -49,7 +50,8 @@ def domain(folder: Path, name: str) -> Domain:
 
 def multitask(folder: Path) -> Domain:
     """All domains as one, for an adapter that is to know everything."""
-    every = [domain(folder, name) for name in NAMES]
+    every = [domain(folder, name) if name in _OWN_SETS else own_domain(folder, name) for name in NAMES]
+    every.append(Domain("other", tuple(all_choices(folder)), (), ()))
     varies = {id(example): one.vary for one in every for example in one.train}
     return Domain(
         "multitask",

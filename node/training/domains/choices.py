@@ -41,6 +41,15 @@ def choice_domain(folder: Path, name: str) -> Domain:
     return Domain(name, tuple(train), tuple(validation), tuple(test))
 
 
+def all_choices(folder: Path) -> list[Example]:
+    """The rows of all subjects that are neither measured with nor kept for validation."""
+    rows = read_set(folder, "mmlu", ChoiceQuestion)
+    held_out = [_example(row) for row in rows if is_test(row)]
+    known = [_example(row) for row in rows if not is_test(row)]
+    held_out += [one for one in known if bucket_of(one.prompt, 16) == 0]
+    return without_repeats(known, held_out)
+
+
 def is_test(row: ChoiceQuestion) -> bool:
     """Whether a row is held out."""
     return row.split == "test" and row.bucket == TEST_BUCKET

@@ -27,7 +27,9 @@ from node.training.examples import Example
 
 UNSEEN = ("psychology", "travel")
 """Subjects of which neither a card nor a prompt is in train: measured as newcomers."""
-_CHARACTERS_MAX = 240
+_CHARACTERS_MAX = 200
+_NUMBER_WEIGHT = 20.0
+"""Which card it is takes one token of a line, and is what has to be learnt."""
 _SUBJECTS = {
     "philosophy": ("philosophy", "moral_disputes", "formal_logic", "logical_fallacies"),
     "religion": ("world_religions",),
@@ -71,7 +73,7 @@ class _Segment:
 Prompts = Mapping[str, Sequence[str]]
 
 
-def planner_domain(folder: Path, train: int = 24_000, held_out: int = 400) -> Domain:
+def planner_domain(folder: Path, train: int = 32_000, held_out: int = 400) -> Domain:
     """`train` made-up rows, and `held_out` each for validation and for test, all from a seed.
 
     Test has prompts that are in no train part; a third of its rows has a subject of `UNSEEN`.
@@ -121,6 +123,7 @@ def _row(prompts: Prompts, wanted: Sequence[str], rng: np.random.Generator) -> E
         planner_answer(steps),
         f"planner/{kind}/{label}",
         system=SYSTEM,
+        line_weight=_NUMBER_WEIGHT,
     )
 
 

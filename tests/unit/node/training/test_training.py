@@ -20,7 +20,7 @@ from node.training.base import FrozenBase
 from node.training.batches import make_batch, scoring_batches, training_batches
 from node.training.examples import ChatFormat, Example, TokenRow
 from node.training.export import load_adapter, round_to_bytes, save_adapter
-from node.training.fit import Progress, Settings, fit, rate
+from node.training.fit import Progress, Settings, Trainer, rate
 from node.training.forward import applied, hidden_states
 from node.training.generate import generate
 from node.training.low_rank import AdapterShape, LowRankParameters
@@ -138,8 +138,9 @@ def test_training_learns_and_is_repeatable(
         learning_rate=2e-2, epochs=6, batch=8, shape=SHAPE, dropped=0.1, decay="cosine"
     )
     heard: list[Progress] = []
-    adapter = fit(tiny_base, lambda _: rows, settings, 1, lambda p, _: heard.append(p))
-    again = fit(tiny_base, lambda _: rows, settings, 1)
+    trainer = Trainer(tiny_base, SHAPE, is_captured=False)
+    adapter = trainer.fit(lambda _: rows, settings, 1, lambda p, _: heard.append(p))
+    again = trainer.fit(lambda _: rows, settings, 1)
     before = score(tiny_base, None, rows).per_token
     after = score(tiny_base, adapter, rows).per_token
     assert after < before - 1
@@ -188,6 +189,24 @@ def test_every_row_comes_once_an_epoch(tiny: ModelWeights, sums: Sums) -> None:
     assert [round(float(batch.weights.sum()), 4) for batch in batches] == [1.0] * 5
     seen = np.concatenate([order for order, _ in scoring_batches(rows, 200)])
     assert sorted(seen.tolist()) == list(range(40))
+
+
+def test_padding_to_few_shapes_changes_nothing(
+    tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums
+) -> None:
+    rows = some_rows(tiny, sums, 5)
+    plain = make_batch(rows, "token", 3.0)
+    padded = make_batch(rows, "token", 3.0, few_shapes=True)
+    assert padded.shape[1] % 32 == 0
+    assert len(padded.where) * 4 % padded.ids.numel() == 0
+    losses = []
+    for batch in (plain, padded):
+        hidden = hidden_states(tiny_base, batch.ids)[batch.where]
+        surprise = torch.nn.functional.cross_entropy(
+            hidden @ tiny_base.head.t(), batch.targets, reduction="none"
+        )
+        losses.append(float((surprise * batch.weights).sum()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_rows_are_the_chat_format_and_are_cut_where_they_are_long(tiny: ModelWeights) -> None:
