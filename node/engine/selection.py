@@ -68,6 +68,8 @@ def follow(
     """
     chosen: list[Selection] = []
     so_far = list(answer)
+    if not is_plain(request):
+        logits = logits.cpu()
     for row, guess in enumerate([*drafts, None]):
         chosen.append(
             Selection(likeliest[row]) if is_plain(request) else select(logits[row], request, so_far)
@@ -76,6 +78,19 @@ def follow(
             break
         so_far.append(chosen[-1].token_id)
     return chosen
+
+
+def likeliest_of(logits: Tensor) -> list[int]:
+    """The token of the largest of each row of `logits` [rows, vocabulary]; -1 if it is not a number.
+
+    Logits may be on any device: only the tokens are copied from there.
+    """
+    if not len(logits):
+        return []
+    best, tokens = logits.max(dim=-1)
+    # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
+    found: list[int] = torch.where(torch.isfinite(best), tokens, -1).tolist()
+    return found
 
 
 def likelihood(logits: Tensor, token_id: int, count: int) -> TokenLikelihood:

@@ -16,9 +16,9 @@ from node.engine.base import Ended, EngineRequest, EngineStatistics, StepOutput
 from node.engine.batch import Chunk, adapter_column
 from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
-from node.engine.runner import RunnableModel, Runner
+from node.engine.runner import RankingRunner, RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
-from node.engine.selection import Selection, follow
+from node.engine.selection import Selection, follow, likeliest_of
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
 from node.engine.speculation.lookup import PromptLookup
@@ -49,7 +49,7 @@ class EngineOptions:
 
 
 class TorchEngine:
-    """Implements `node.engine.base.Engine` with a model and its cache on the CPU."""
+    """Implements `node.engine.base.Engine` with a model and its cache on one device."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class TorchEngine:
             model=options.model,
             is_cache_shared=options.is_cache_shared,
         )
-        self._adapters = adapters or AdapterSet(model.config, model.dtype)
+        self._adapters = adapters or AdapterSet(model.config, model.dtype, model.device)
         self._uses = AdapterUses(self._adapters)
         self._clock = clock
         self._costs = StepCosts()
@@ -160,7 +160,14 @@ class TorchEngine:
             )
             for item in work
         ]
-        scores = _scores(self._runner.run(chunks, self._adapters.plan(adapter_column(chunks))))
+        plan = self._adapters.plan(adapter_column(chunks))
+        if isinstance(self._runner, RankingRunner):
+            scores = _Scores(*self._runner.ranked(chunks, plan))
+        else:
+            logits = self._runner.run(chunks, plan)
+            scores = _Scores(logits, likeliest_of(logits))
+        if any(token < 0 for token in scores.likeliest):
+            raise EngineFailed("The model's output is not a number: its weights may be damaged.")
         if all(item.count == 1 for item in work):
             self._costs.learn(sum(1 + len(item.drafts) for item in work), self._clock() - started)
         return scores
@@ -168,21 +175,10 @@ class TorchEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """`logits` [rows, vocabulary] and the id of the largest in each row."""
+    """`logits` [rows, vocabulary], on any device, and the id of the largest in each row."""
 
     logits: Tensor
     likeliest: list[int]
-
-
-def _scores(logits: Tensor) -> _Scores:
-    """`EngineFailed` if a row is not numbers."""
-    if not len(logits):
-        return _Scores(logits, [])
-    best, tokens = logits.max(dim=-1)
-    # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
-    if not bool(torch.isfinite(best).all()):
-        raise EngineFailed("The model's output is not a number: its weights may be damaged.")
-    return _Scores(logits, tokens.tolist())
 
 
 def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
