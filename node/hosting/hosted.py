@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
-
 from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics
+from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
+from node.engine.device import device_kind, free_memory
 from node.engine.loop import EngineLoop, Generation
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
-from node.hosting.kernels import KernelSettings, build_model, choose_kernels
+from node.hosting.kernels import KernelSettings, build_model, choose_kernels, device_for
 from node.hosting.memory import (
     Load,
     PrecisionChoice,
@@ -35,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Hears the fraction of the weights that is in memory; called from a worker thread."""
+
+GPU_STEP_TOKENS = 1024
+"""A GPU reads so many tokens of prompts in the time of a few steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +149,12 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     config = weights.config
     specialist = parse_specialist_id(spec.specialist or weights.name)
     context_length = min(spec.context_length or config.context_length, config.context_length)
-    available = psutil.virtual_memory().available
+    device = device_for(spec.kernels.device)
     settings = replace(
-        spec.kernels, threads=spec.threads, is_cache_quantised=spec.is_cache_quantised
+        spec.kernels,
+        threads=spec.threads,
+        is_cache_quantised=spec.is_cache_quantised,
+        device=device_kind(device),
     )
     load = Load(
         path=spec.path,
@@ -157,16 +163,18 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         context_length=context_length,
         may_be_native=settings.may_be_native,
         is_cache_quantised=spec.is_cache_quantised,
+        is_on_gpu=device != CPU,
     )
-    precision = choose_precision(spec.precision, weights.kept_as, load, available)
+    precision = choose_precision(spec.precision, weights.kept_as, load, free_memory(device))
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
-    adapters = AdapterSet(config, model.dtype)
+    adapters = AdapterSet(config, model.dtype, model.device)
     cache_tokens = load.cache_tokens
     options = EngineOptions(
         context_length=context_length,
         cache_tokens=cache_tokens,
         running=spec.slots,
+        step_tokens=128 if device == CPU else GPU_STEP_TOKENS,
         threads=spec.threads,
         speculation=spec.speculation,
         is_cache_quantised=spec.is_cache_quantised,

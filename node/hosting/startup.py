@@ -44,7 +44,7 @@ async def load_models(
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
-                kernels=KernelSettings(engine.kernels, paths.kernels),
+                kernels=KernelSettings(engine.kernels, paths.kernels, device=engine.device),
                 speculation=engine.speculation,
                 is_cache_quantised=engine.cache == "int8",
                 is_cache_shared=engine.share_prefixes,

@@ -24,7 +24,7 @@ _BLOCK_TABLE = tl.constexpr(BLOCK_TABLE)
 _PAGE = tl.constexpr(PAGE_SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def attend(
     numbers,
     tables,
@@ -104,7 +104,7 @@ def attend(
         tl.store(total_of + plane + token * HEADS + head, total, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def combine(
     partial,
     largest_of,

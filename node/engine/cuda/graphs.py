@@ -31,6 +31,10 @@ class Graphs:
         else:
             graph.replay()
 
+    def replay_of(self, key: Hashable) -> Callable[[], None]:
+        """Replays what was recorded under `key`; `KeyError` if nothing was."""
+        return self._graphs[key].replay
+
     def _recorded(self, launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.current_stream()

@@ -24,7 +24,8 @@ from node.engine.cuda.layout import (
     table_width,
 )
 from node.engine.cuda.graphs import Graphs
-from node.engine.cuda.step import Step, check_shape
+from node.engine.cuda.shape import check_shape
+from node.engine.cuda.step import Step
 from node.engine.errors import EngineFailed
 from node.engine.model import LlamaModel
 from node.engine.pages import pages_for
@@ -127,6 +128,13 @@ class CudaRunner:
             for span in {1, self._step.span}:
                 self._body(StepShape(size, blocks_for(size, span), span, 0))
             self._head(min(size, LOGITS_MAX))
+
+    def recorded(self, tokens: int) -> list[Callable[[], None]]:
+        """What replays a decode step of so many tokens, once there was one: for measuring."""
+        if self._graphs is None:
+            return []
+        size = rung(tokens)
+        return [self._graphs.replay_of(("body", size, 1)), self._graphs.replay_of(("head", size))]
 
     def _body(self, shape: StepShape) -> None:
         if shape.blocks == blocks_for(shape.tokens, shape.span):

@@ -57,7 +57,7 @@ def _pair(
     return one, other, squares
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def project_heads(
     numbers,
     hidden,
@@ -128,7 +128,7 @@ def project_heads(
             tl.store(values + offset + half, turned_upper.to(values.dtype.element_ty), mask=kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def project_gate(
     hidden,
     norm,
@@ -159,7 +159,7 @@ def project_gate(
     tl.store(place, result.to(gated.dtype.element_ty), mask=valid[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def project_add(
     source,
     weight,
@@ -188,7 +188,7 @@ def project_add(
     tl.store(place, (before + sums).to(hidden.dtype.element_ty), mask=valid[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_wanted"])
 def project_vocabulary(
     numbers,
     hidden,

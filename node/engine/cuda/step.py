@@ -10,42 +10,13 @@ import torch
 from torch import Tensor
 
 from node.engine.cache import KeyValueCache, PlainLayer
-from node.engine.config import LLAMA, LlamaConfig
 from node.engine.cuda import attention, products
 from node.engine.cuda.layout import LOGITS_MAX, TOKENS_MAX, StepShape
 from node.engine.cuda.reasons import CudaUnfit
+from node.engine.cuda.shape import HEAD_COLUMNS, PARTS_MAX
 from node.engine.cuda.tiles import Tiles, next_power, splits_for, tiles_for
 from node.engine.model import LayerWeights, LlamaModel
 from node.engine.weights.matrix import DenseMatrix, Matrix
-
-_PARTS_MAX = 256
-"""Blocks of attention times parts that there is room for."""
-_HEAD_COLUMNS = 64
-
-
-def check_shape(config: LlamaConfig) -> None:
-    """`CudaUnfit` unless the fused step can compute such a model."""
-    if config.variant != LLAMA:
-        raise CudaUnfit("the fused step knows plain Llamas only")
-    if config.head_dimension not in {16, 32, 64, 128, 256}:
-        raise CudaUnfit(f"head_dimension {config.head_dimension} is no power of two up to 256")
-    widths = {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "heads times head_dimension": config.heads * config.head_dimension,
-    }
-    for name, width in widths.items():
-        if width % 32:
-            raise CudaUnfit(f"{name} {width} is no multiple of 32")
-
-
-def working_bytes(config: LlamaConfig, itemsize: int) -> int:
-    """Bytes of the tensors of `Step`."""
-    queries = config.heads * config.head_dimension
-    rows = config.hidden_size + 2 * queries + config.intermediate_size
-    blocks = -(-config.vocabulary_size // _HEAD_COLUMNS)
-    logits = LOGITS_MAX * (4 * config.vocabulary_size + 8 * blocks)
-    return TOKENS_MAX * rows * itemsize + logits + 4 * _PARTS_MAX * (queries + 2 * config.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +57,10 @@ class Step:
         self._queries = self._zeros(TOKENS_MAX, queries)
         self._attended = self._zeros(TOKENS_MAX, queries)
         self._gated = self._zeros(TOKENS_MAX, config.intermediate_size)
-        self._partial = self._zeros(_PARTS_MAX, queries, dtype=torch.float32)
-        self._largest = self._zeros(_PARTS_MAX, config.heads, dtype=torch.float32)
-        self._total = self._zeros(_PARTS_MAX, config.heads, dtype=torch.float32)
-        self._blocks = -(-config.vocabulary_size // _HEAD_COLUMNS)
+        self._partial = self._zeros(PARTS_MAX, queries, dtype=torch.float32)
+        self._largest = self._zeros(PARTS_MAX, config.heads, dtype=torch.float32)
+        self._total = self._zeros(PARTS_MAX, config.heads, dtype=torch.float32)
+        self._blocks = -(-config.vocabulary_size // HEAD_COLUMNS)
         self.logits = self._zeros(LOGITS_MAX, config.vocabulary_size, dtype=torch.float32)
         self._best = self._zeros(LOGITS_MAX, self._blocks, dtype=torch.float32)
         self._best_token = self._zeros(LOGITS_MAX, self._blocks, dtype=torch.int32)
@@ -144,7 +115,7 @@ class Step:
             self._blocks,
             config.norm_epsilon,
             BM=tiles.tokens,
-            BN=_HEAD_COLUMNS,
+            BN=HEAD_COLUMNS,
             BK=tiles.depth(config.hidden_size),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
