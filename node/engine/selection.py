@@ -81,7 +81,7 @@ def follow(
 
 
 def likeliest_of(logits: Tensor) -> list[int]:
-    """The token of the largest of each row of `logits` [rows, vocabulary]; -1 if it is not a number.
+    """The token of the largest of each row of `logits` [rows, vocabulary]; -1 for no number.
 
     Logits may be on any device: only the tokens are copied from there.
     """

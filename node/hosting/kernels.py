@@ -14,9 +14,9 @@ import torch
 
 from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
-from node.engine.device import DeviceChoice, NoDevice, choose_device, default_threads
 from node.engine.cuda.reasons import CudaUnfit
 from node.engine.cuda.shape import check_shape as check_fused_shape
+from node.engine.device import DeviceChoice, NoDevice, choose_device, default_threads
 from node.engine.model import LlamaModel
 from node.engine.native.build import BuildSettings, native_library
 from node.engine.native.library import NativeLibrary

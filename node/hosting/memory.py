@@ -114,8 +114,8 @@ def choose_precision(
     """What to hold the model in: what is asked for, or for `auto` the best that fits.
 
     `auto` keeps a packed file as it is packed, because anything wider holds the same numbers, and
-    goes lower only if it must. On a GPU, where nothing stays packed, it is bf16. `ModelFileError` with the figures if nothing allowed fits into
-    `available` bytes.
+    goes lower only if it must. On a GPU, where nothing stays packed, it is bf16. `ModelFileError`
+    with the figures if nothing allowed fits into `available` bytes.
     """
     candidates: Sequence[Precision]
     if wanted != "auto":

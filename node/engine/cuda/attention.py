@@ -40,7 +40,6 @@ def attend(
     table_width,
     scale,
     HEADS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
     DIMENSION: tl.constexpr,
     GROUP: tl.constexpr,
     GROUP_PADDED: tl.constexpr,

@@ -76,7 +76,7 @@ class PageTables:
     @property
     def width(self) -> int:
         """How many pages a sequence can have."""
-        return self._numbers.shape[1]
+        return int(self._numbers.shape[1])
 
     def row(self, pages: Sequence[int]) -> int:
         """Where `pages` stand, put there if they did not. `ValueError` for a page there is not.

@@ -12,6 +12,7 @@ from node.engine.adapters.plan import AdapterPlan
 from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
+from node.engine.cuda.graphs import Graphs
 from node.engine.cuda.layout import (
     LADDER,
     LOGITS_MAX,
@@ -23,7 +24,6 @@ from node.engine.cuda.layout import (
     rung,
     table_width,
 )
-from node.engine.cuda.graphs import Graphs
 from node.engine.cuda.shape import check_shape
 from node.engine.cuda.step import Step
 from node.engine.errors import EngineFailed

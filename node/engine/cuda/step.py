@@ -178,7 +178,6 @@ class Step:
             self._tables.shape[1],
             config.head_dimension**-0.5,
             HEADS=config.heads,
-            KV_HEADS=config.kv_heads,
             DIMENSION=config.head_dimension,
             GROUP=config.heads // config.kv_heads,
             GROUP_PADDED=self._group_padded,
