@@ -168,10 +168,7 @@ def step_seconds(ours: Ours, batch: int) -> float:
         for number in range(batch)
     ]
     ours.runner.ranked(chunks)
-    replays = ours.runner.recorded(batch)
-    return statistics.median(
-        seconds_of(lambda: [replay() for replay in replays], REPLAYS) for _ in range(5)
-    )
+    return statistics.median(seconds_of(ours.runner.recorded(batch), REPLAYS) for _ in range(5))
 
 
 def agreement(ours: Ours, text: str) -> list[Row]:

@@ -168,4 +168,5 @@ def build_model(
     # Here, because it imports Triton, which only machines with a GPU have.
     from node.engine.cuda.model import CudaModel  # noqa: PLC0415
 
-    return CudaModel(model, warm=WARM_TOKENS), kernels.about
+    overlaps = torch.cuda.get_device_capability(kernels.device) >= (9, 0)
+    return CudaModel(model, overlaps=overlaps, warm=WARM_TOKENS), kernels.about

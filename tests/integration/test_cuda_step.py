@@ -60,8 +60,9 @@ CASES = [(kv_heads, features) for kv_heads in (4, 2, 1) for features in SETS]
 HAS_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
-BF16_BOUND = 0.06
-"""Of the root mean square of the logits: what the fused step may differ by from eager torch."""
+BF16_BOUND = 0.1
+"""Of the root mean square of all logits: what any may differ by from eager torch, which is itself
+as far from fp32."""
 
 if not (HAS_GPU or INTERPRETED):
     pytest.skip("no CUDA device here", allow_module_level=True)
@@ -86,8 +87,11 @@ def eager(kv_heads: int, dtype: torch.dtype = torch.float32, on: str = "gpu") ->
     return LlamaModel(config, RandomWeights(config, 11), dtype, 128, device=device)
 
 
-def fused(kv_heads: int, *, has_graphs: bool = HAS_GPU) -> CudaModel:
-    return CudaModel(eager(kv_heads), has_graphs=has_graphs)
+HAS_OVERLAPS = HAS_GPU and torch.cuda.get_device_capability() >= (9, 0)
+
+
+def fused(kv_heads: int, *, overlaps: bool = HAS_OVERLAPS) -> CudaModel:
+    return CudaModel(eager(kv_heads), has_graphs=HAS_GPU, overlaps=overlaps)
 
 
 @cache
@@ -114,6 +118,13 @@ def test_greedy_answers_are_those_of_transformers(
         answer(engine, prompts[2:])
     assert answer(engine, prompts, preempts="preempted" in features) == wanted
     assert (engine.statistics().preemptions > 0) == ("preempted" in features)
+
+
+@pytest.mark.parametrize("overlaps", {False, HAS_OVERLAPS})
+def test_overlapping_kernels_change_nothing(overlaps: bool) -> None:
+    prompts, wanted = asked(1)
+    engine = TorchEngine(fused(1, overlaps=overlaps), EngineOptions(128, 1024, 16, 32))
+    assert answer(engine, prompts, preempts=True) == wanted
 
 
 @pytest.mark.parametrize("is_scattered", [False, True])
@@ -255,7 +266,7 @@ SHAPES: dict[str, list[tuple[int, int, int]]] = {
 def test_logits_are_near_those_of_the_referee(
     shape: str, kv_heads: int, dtype: torch.dtype
 ) -> None:
-    """And a recorded step gives what one gives that was launched, to the bit."""
+    """And a step that is recorded, or whose kernels overlap, gives the same to the bit."""
     if dtype is torch.bfloat16 and not HAS_GPU:
         pytest.skip("no CUDA device here")
     config = replace(SMALL, kv_heads=kv_heads, context_length=2048)
@@ -268,6 +279,7 @@ def test_logits_are_near_those_of_the_referee(
         model.open(tokens),
         CudaModel(model, has_graphs=False).open(tokens),
         CudaModel(model, has_graphs=HAS_GPU).open(tokens),
+        CudaModel(model, has_graphs=HAS_GPU, overlaps=HAS_OVERLAPS).open(tokens),
     ):
         for one in before:
             if one.token_ids:
@@ -276,8 +288,9 @@ def test_logits_are_near_those_of_the_referee(
             logits = runner.run(steps).clone()
         results.append(logits)
         assert isinstance(runner, CudaRunner) or not results[:-1]
-    eagerly, launched, replayed = results
+    eagerly, launched, replayed, overlapped = results
     assert torch.equal(launched, replayed)
+    assert torch.equal(launched, overlapped)
     size = eagerly.square().mean().sqrt()
     error = float((eagerly - launched).abs().max() / size)
     agreement = float((eagerly.argmax(1) == launched.argmax(1)).float().mean())

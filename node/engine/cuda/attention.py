@@ -14,6 +14,7 @@ from node.engine.cuda.columns import (
     COLUMNS,
     POSITION,
 )
+from node.engine.cuda.products import begin, wait
 from node.engine.pages import PAGE_SIZE
 
 _COLUMNS = tl.constexpr(COLUMNS)
@@ -46,6 +47,7 @@ def attend(
     ROWS: tl.constexpr,
     BN: tl.constexpr,
     SPLITS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One block of a sequence's tokens against one of `SPLITS` parts of what it sees, for one head.
 
@@ -54,6 +56,8 @@ def attend(
     [SPLITS, tokens, HEADS, DIMENSION], `largest_of` and `total_of` [SPLITS, tokens, HEADS] are
     written instead of `result`, for `combine`. A block that counts no tokens writes nothing.
     """
+    begin(OVERLAPS)
+    wait(OVERLAPS)
     block = tl.program_id(0)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -113,8 +117,11 @@ def combine(
     HEADS: tl.constexpr,
     DIMENSION: tl.constexpr,
     SPLITS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """The parts of `attend`, weighted, as one: `result` [tokens, HEADS, DIMENSION]."""
+    begin(OVERLAPS)
+    wait(OVERLAPS)
     mine = tl.program_id(0).to(tl.int64) * HEADS + tl.program_id(1)
     split = tl.arange(0, SPLITS).to(tl.int64) * tokens * HEADS
     depth = tl.arange(0, DIMENSION)

@@ -16,5 +16,7 @@ BLOCK_TABLE = 5
 """The row of the block tables that all tokens of the block look into."""
 LOGIT_ROW = 6
 """The token after which it is wanted what comes next."""
+PART = 16
+"""Columns of a row of which a sum of squares is noted."""
 COLUMNS = 8
 """A power of two."""

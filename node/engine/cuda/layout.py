@@ -121,7 +121,7 @@ class StepTable:
         self.device = torch.zeros((TOKENS_MAX, COLUMNS), dtype=torch.int32, device=device)
 
     def write(self, chunks: Sequence[Chunk], span: int) -> StepShape | None:
-        """Lay `chunks` out and send them; None if they are more than the tables hold.
+        """Lay `chunks` out on the host; None if they are more than the tables hold.
 
         `span` is how many tokens a block of attention has where chunks are long; short ones have
         one each. `ValueError` for a token or a page that there is not.
@@ -137,14 +137,15 @@ class StepTable:
         self._fill_tokens(chunks, count, size)
         blocks = self._fill_blocks(chunks, span, size)
         wanted = self._fill_logits(chunks)
-        self._tables.send()
-        self.device[:size].copy_(self._host[:size], non_blocking=True)
         return StepShape(size, blocks, span, wanted)
 
     def clear(self, size: int) -> None:
-        """Send a step of `size` tokens none of which is there."""
+        """Lay out a step of `size` tokens none of which is there."""
         self._numbers[:size] = 0
         self._numbers[:size, SLOT] = -1
+
+    def send(self, size: int) -> None:
+        """Copy the first `size` rows to the device: always between the same places."""
         self.device[:size].copy_(self._host[:size], non_blocking=True)
 
     def _fill_tokens(self, chunks: Sequence[Chunk], count: int, size: int) -> None:

@@ -35,7 +35,14 @@ from node.engine.selection import likeliest_of
 class CudaModel:
     """Weights of an eager model on a device, ready for the fused step."""
 
-    def __init__(self, eager: LlamaModel, *, has_graphs: bool = True, warm: int = 0) -> None:
+    def __init__(
+        self,
+        eager: LlamaModel,
+        *,
+        has_graphs: bool = True,
+        overlaps: bool = False,
+        warm: int = 0,
+    ) -> None:
         """`CudaUnfit` if the fused step does not know a model of this kind.
 
         Graphs of steps of up to `warm` tokens are recorded when the model is opened, all others
@@ -44,6 +51,7 @@ class CudaModel:
         check_shape(eager.config)
         self.eager = eager
         self.has_graphs = has_graphs
+        self.overlaps = overlaps
         self.warm = warm
 
     @property
@@ -90,7 +98,13 @@ class CudaRunner:
         self._tables = PageTables(TABLES_MAX, width, pages, device)
         self._table = StepTable(self._tables, model.config.vocabulary_size, device)
         with torch.inference_mode():
-            self._step = Step(model.eager, cache, self._table.device, self._tables.device)
+            self._step = Step(
+                model.eager,
+                cache,
+                self._table.device,
+                self._tables.device,
+                overlaps=model.overlaps,
+            )
         self._graphs = Graphs() if model.has_graphs else None
         pinned = device.type == "cuda"
         self._chosen = torch.zeros(LOGITS_MAX, dtype=torch.int32, pin_memory=pinned)
@@ -109,10 +123,14 @@ class CudaRunner:
         shape = None if adaptation else self._table.write(chunks, self._step.span)
         if shape is None:
             return self._eagerly(*self._held, chunks, adaptation)
-        self._body(shape)
+        self._tables.send()
         if shape.logits > LOGITS_MAX:
+            self._body(shape)
             return self._in_parts(shape.logits)
-        return self._head(shape.logits)
+        self._compute(shape)
+        # Also without logits: the host's tables may be written again only after they were copied.
+        self._wait()
+        return self._step.logits[: shape.logits], self._chosen[: shape.logits].tolist()
 
     @torch.inference_mode()
     def warm_up(self, most: int) -> None:
@@ -126,31 +144,41 @@ class CudaRunner:
             # Nothing is written, nothing is read: all rows are beyond the last token.
             self._table.clear(size)
             for span in {1, self._step.span}:
-                self._body(StepShape(size, blocks_for(size, span), span, 0))
-            self._head(min(size, LOGITS_MAX))
+                self._compute(StepShape(size, blocks_for(size, span), span, size))
 
-    def recorded(self, tokens: int) -> list[Callable[[], None]]:
+    def recorded(self, tokens: int) -> Callable[[], None]:
         """What replays a decode step of so many tokens, once there was one: for measuring."""
         if self._graphs is None:
-            return []
-        size = rung(tokens)
-        return [self._graphs.replay_of(("body", size, 1)), self._graphs.replay_of(("head", size))]
+            raise ValueError("nothing is recorded")
+        return self._graphs.replay_of(("step", rung(tokens), 1))
+
+    def _compute(self, shape: StepShape) -> None:
+        """All of a step: as one recording where all tokens want logits, or nearly all."""
+        size = rung(shape.logits) if shape.logits else 0
+        if size == shape.tokens and shape.blocks == blocks_for(shape.tokens, shape.span):
+            self._launch(("step", size, shape.span), lambda: self._whole(shape, size))
+            return
+        self._body(shape)
+        if size:
+            self._launch(("head", size), lambda: self._head(size))
 
     def _body(self, shape: StepShape) -> None:
         if shape.blocks == blocks_for(shape.tokens, shape.span):
-            key = ("body", shape.tokens, shape.span)
-            self._launch(key, lambda: self._step.body(shape))
+            self._launch(("body", shape.tokens, shape.span), lambda: self._layers(shape))
         else:  # hardly ever: not worth a recording
-            self._step.body(shape)
+            self._layers(shape)
 
-    def _head(self, wanted: int) -> tuple[Tensor, list[int]]:
-        if wanted:
-            size = min(rung(wanted), LOGITS_MAX)
-            self._launch(("head", size), lambda: self._step.head(size))
-            self._chosen[:wanted].copy_(self._step.chosen[:wanted, 0], non_blocking=True)
-        # Also without logits: the host's tables may be written again only after they were copied.
-        self._wait()
-        return self._step.logits[:wanted], self._chosen[:wanted].tolist()
+    def _whole(self, shape: StepShape, size: int) -> None:
+        self._layers(shape)
+        self._head(size)
+
+    def _layers(self, shape: StepShape) -> None:
+        self._table.send(shape.tokens)
+        self._step.body(shape)
+
+    def _head(self, size: int) -> None:
+        self._step.head(size)
+        self._chosen[:size].copy_(self._step.chosen[:size], non_blocking=True)
 
     def _in_parts(self, wanted: int) -> tuple[Tensor, list[int]]:
         """More rows than there is room for at once."""
@@ -160,7 +188,7 @@ class CudaRunner:
             count = min(LOGITS_MAX, wanted - first)
             self._step.head(count, first)
             logits.append(self._step.logits[:count].clone())
-            chosen += self._step.chosen[:count, 0].tolist()
+            chosen += self._step.chosen[:count].tolist()
         return torch.cat(logits), chosen
 
     def _eagerly(

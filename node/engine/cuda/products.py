@@ -2,66 +2,157 @@
 
 Knows tensors in memory; must not know layers or graphs. Tokens are rows; weights are `[out, in]`.
 What is known of each token lies in one row of `COLUMNS` numbers (`node.engine.cuda.columns`).
+
+A norm is split between two kernels: who adds to a row multiplies it by the next norm's weight and
+notes its squares, `PART` columns a sum; who reads it divides the product by the length. With
+`OVERLAPS` a kernel starts while the one before it ends, and reads weights until that is done.
 """
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from node.engine.cuda.columns import (
-    COLUMNS,
-    LOGIT_ROW,
-    POSITION,
-    SLOT,
-    TOKEN,
-)
+from node.engine.cuda.columns import COLUMNS, LOGIT_ROW, PART, POSITION, SLOT, TOKEN
 
 _COLUMNS = tl.constexpr(COLUMNS)
 _TOKEN = tl.constexpr(TOKEN)
 _POSITION = tl.constexpr(POSITION)
 _SLOT = tl.constexpr(SLOT)
 _LOGIT_ROW = tl.constexpr(LOGIT_ROW)
+_PART = tl.constexpr(PART)
 
 
 @triton.jit
-def embed(numbers, embedding, hidden, width, BLOCK: tl.constexpr):
-    """`hidden` [tokens, width]: the rows of `embedding` that the tokens name."""
-    row = tl.program_id(0)
+def begin(OVERLAPS: tl.constexpr):
+    """Let the next kernel start: it waits by itself for what this one writes."""
+    if OVERLAPS:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def wait(OVERLAPS: tl.constexpr):
+    """Until all kernels before have written. Before it, only weights may be read."""
+    if OVERLAPS:
+        gdc_wait()
+
+
+@triton.jit
+def embed(
+    numbers,
+    embedding,
+    norm,
+    hidden,
+    scaled,
+    squares,
+    width,
+    parts,
+    BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+):
+    """The rows of `embedding` that the tokens name: `hidden`, `scaled`, `squares` as `project_add`.
+
+    The first part has all squares of a row.
+    """
+    begin(OVERLAPS)
+    wait(OVERLAPS)
+    row = tl.program_id(0).to(tl.int64)
     token = tl.load(numbers + row * _COLUMNS + _TOKEN).to(tl.int64)
-    for start in range(0, width, BLOCK):
-        inner = start + tl.arange(0, BLOCK)
-        found = tl.load(embedding + token * width + inner, mask=inner < width)
-        tl.store(hidden + row.to(tl.int64) * width + inner, found, mask=inner < width)
+    inner = tl.arange(0, BLOCK)
+    known = inner < width
+    found = tl.load(embedding + token * width + inner, mask=known, other=0.0)
+    wide = found.to(tl.float32)
+    tl.store(hidden + row * width + inner, found, mask=known)
+    factor = tl.load(norm + inner, mask=known, other=0.0).to(tl.float32)
+    tl.store(scaled + row * width + inner, (wide * factor).to(found.dtype), mask=known)
+    total = tl.where(inner == 0, tl.sum(wide * wide, 0), 0.0)
+    tl.store(squares + row * parts + inner, total, mask=inner < parts)
+
+
+@triton.jit
+def _length(squares, row, valid, width, parts, epsilon, PARTS: tl.constexpr):
+    """One over the length of each row, `[rows, 1]`, from the sums of its parts."""
+    part = tl.arange(0, PARTS)
+    places = squares + row[:, None].to(tl.int64) * parts + part[None, :]
+    found = tl.load(places, mask=valid[:, None] & (part < parts)[None, :], other=0.0)
+    return tl.rsqrt(tl.sum(found, 1) / width + epsilon)[:, None]
+
+
+@triton.jit
+def _at_once(rows, valid, weights, width, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """A few rows times weights that are already here, `[BN, BK]`, with all columns at once."""
+    inner = tl.arange(0, BK)
+    read = valid[:, None] & (inner < width)[None, :]
+    x = tl.load(rows + inner[None, :], mask=read, other=0.0).to(tl.float32)
+    which = tl.arange(0, BM)
+    result = tl.zeros((BM, BN), dtype=tl.float32)
+    for one in tl.static_range(BM):
+        mine = tl.sum(tl.where((which == one)[:, None], x, 0.0), 0)
+        sums = tl.sum(weights.to(tl.float32) * mine[None, :], 1)
+        result = tl.where((which == one)[:, None], sums[None, :], result)
+    return result
+
+
+@triton.jit
+def _weights(first, width, BK: tl.constexpr):
+    """All columns of the weights whose rows begin at `first`: `[BN, BK]`."""
+    inner = tl.arange(0, BK)
+    places = first[:, None] + inner[None, :]
+    return tl.load(places, mask=(inner < width)[None, :], other=0.0)
+
+
+@triton.jit
+def _product(rows, valid, first, width, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """Rows times weights whose rows begin at `first`: fp32 `[BM, BN]`."""
+    sums = tl.zeros((BM, BN), dtype=tl.float32)
+    for start in range(0, width, BK):
+        inner = start + tl.arange(0, BK)
+        known = inner < width
+        x = tl.load(rows + inner[None, :], mask=valid[:, None] & known[None, :], other=0.0)
+        a = tl.load(first[None, :] + inner[:, None], mask=known[:, None], other=0.0)
+        sums = tl.dot(x, a, sums, input_precision="ieee")
+    return sums
 
 
 @triton.jit
 def _pair(
-    rows, norm, first, second, valid, width, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr
+    rows,
+    valid,
+    first,
+    second,
+    width,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    FEW: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    """Rows, normed but for their length, times two blocks of columns; and the sums of squares.
-
-    The length of a row is known only after the last of its columns: it is divided by afterwards.
-    """
-    one = tl.zeros((BM, BN), dtype=tl.float32)
-    other = tl.zeros((BM, BN), dtype=tl.float32)
-    squares = tl.zeros((BM,), dtype=tl.float32)
-    for start in range(0, width, BK):
-        inner = start + tl.arange(0, BK)
-        x = tl.load(rows + inner[None, :], mask=valid[:, None], other=0.0)
-        wide = x.to(tl.float32)
-        squares += tl.sum(wide * wide, 1)
-        scaled = (wide * tl.load(norm + inner).to(tl.float32)[None, :]).to(x.dtype)
-        a = tl.load(first + inner[:, None])
-        one = tl.dot(scaled, a, one, input_precision="ieee")
-        b = tl.load(second + inner[:, None])
-        other = tl.dot(scaled, b, other, input_precision="ieee")
-    return one, other, squares
+    """As `_product`, with two blocks of weights."""
+    if FEW:
+        a = _weights(first, width, BK)
+        b = _weights(second, width, BK)
+        wait(OVERLAPS)
+        one = _at_once(rows, valid, a, width, BM, BN, BK)
+        other = _at_once(rows, valid, b, width, BM, BN, BK)
+    else:
+        wait(OVERLAPS)
+        one = tl.zeros((BM, BN), dtype=tl.float32)
+        other = tl.zeros((BM, BN), dtype=tl.float32)
+        for start in range(0, width, BK):
+            inner = start + tl.arange(0, BK)
+            known = inner < width
+            x = tl.load(rows + inner[None, :], mask=valid[:, None] & known[None, :], other=0.0)
+            a = tl.load(first[None, :] + inner[:, None], mask=known[:, None], other=0.0)
+            one = tl.dot(x, a, one, input_precision="ieee")
+            b = tl.load(second[None, :] + inner[:, None], mask=known[:, None], other=0.0)
+            other = tl.dot(x, b, other, input_precision="ieee")
+    return one, other
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def project_heads(
     numbers,
-    hidden,
-    norm,
+    scaled,
+    squares,
     weight,
     cosines,
     sines,
@@ -72,36 +163,32 @@ def project_heads(
     width,
     capacity,
     epsilon,
+    parts,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     DIMENSION: tl.constexpr,
+    PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    FEW: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    """Norm, queries, keys and values, rotation; keys and values go to the cache.
+    """Queries, keys and values of normed rows, rotated; keys and values go to the cache.
 
     `cosines` and `sines` are `[positions, DIMENSION / 2]`, `keys` and `values`
     `[KV_HEADS, capacity, DIMENSION]`. A token whose slot is -1 is written nowhere.
     """
+    begin(OVERLAPS)
     half: tl.constexpr = DIMENSION // 2
     head = tl.program_id(0) // (half // BN)
     columns = (tl.program_id(0) % (half // BN)) * BN + tl.arange(0, BN)
     row = tl.program_id(1) * BM + tl.arange(0, BM)
     valid = row < tokens
-    first = weight + (head * DIMENSION + columns)[None, :].to(tl.int64) * width
-    lower, upper, squares = _pair(
-        hidden + row[:, None].to(tl.int64) * width,
-        norm,
-        first,
-        first + half * width,
-        valid,
-        width,
-        BM,
-        BN,
-        BK,
-    )
-    scale = tl.rsqrt(squares / width + epsilon)[:, None]
+    first = weight + (head * DIMENSION + columns).to(tl.int64) * width
+    rows = scaled + row[:, None].to(tl.int64) * width
+    lower, upper = _pair(rows, valid, first, first + half * width, width, BM, BN, BK, FEW, OVERLAPS)
+    scale = _length(squares, row, valid, width, parts, epsilon, PARTS)
     lower *= scale
     upper *= scale
     position = tl.load(numbers + row * _COLUMNS + _POSITION, mask=valid, other=0)
@@ -130,28 +217,32 @@ def project_heads(
 
 @triton.jit(do_not_specialize=["tokens"])
 def project_gate(
-    hidden,
-    norm,
+    scaled,
+    squares,
     weight,
     gated,
     tokens,
     width,
     inner_width,
     epsilon,
+    parts,
+    PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    FEW: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    """Norm, gate and up, SiLU of the one times the other: `gated` [tokens, inner_width]."""
+    """`gated` [tokens, inner_width]: of normed rows, SiLU of the gate times up."""
+    begin(OVERLAPS)
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     row = tl.program_id(1) * BM + tl.arange(0, BM)
     valid = row < tokens
-    first = weight + columns[None, :].to(tl.int64) * width
+    first = weight + columns.to(tl.int64) * width
     second = first + inner_width.to(tl.int64) * width
-    gate, up, squares = _pair(
-        hidden + row[:, None].to(tl.int64) * width, norm, first, second, valid, width, BM, BN, BK
-    )
-    scale = tl.rsqrt(squares / width + epsilon)[:, None]
+    rows = scaled + row[:, None].to(tl.int64) * width
+    gate, up = _pair(rows, valid, first, second, width, BM, BN, BK, FEW, OVERLAPS)
+    scale = _length(squares, row, valid, width, parts, epsilon, PARTS)
     gate *= scale
     up *= scale
     result = gate * tl.sigmoid(gate) * up
@@ -163,36 +254,55 @@ def project_gate(
 def project_add(
     source,
     weight,
+    norm,
     hidden,
+    scaled,
+    squares,
     tokens,
     width,
     out,
+    parts,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    FEW: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    """Add `source` [tokens, width] times `weight` to `hidden` [tokens, out], in place."""
+    """Add `source` [tokens, width] times `weight` to `hidden` [tokens, out], in place.
+
+    `scaled` is the sum times `norm`, and `squares` [tokens, parts] the sums of its squares.
+    """
+    begin(OVERLAPS)
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     row = tl.program_id(1) * BM + tl.arange(0, BM)
     valid = row < tokens
     rows = source + row[:, None].to(tl.int64) * width
-    first = weight + columns[None, :].to(tl.int64) * width
-    sums = tl.zeros((BM, BN), dtype=tl.float32)
-    for start in range(0, width, BK):
-        inner = start + tl.arange(0, BK)
-        x = tl.load(rows + inner[None, :], mask=valid[:, None], other=0.0)
-        a = tl.load(first + inner[:, None])
-        sums = tl.dot(x, a, sums, input_precision="ieee")
-    place = hidden + row[:, None].to(tl.int64) * out + columns[None, :]
-    before = tl.load(place, mask=valid[:, None], other=0.0).to(tl.float32)
-    tl.store(place, (before + sums).to(hidden.dtype.element_ty), mask=valid[:, None])
+    first = weight + columns.to(tl.int64) * width
+    factor = tl.load(norm + columns).to(tl.float32)
+    if FEW:
+        a = _weights(first, width, BK)
+        wait(OVERLAPS)
+        sums = _at_once(rows, valid, a, width, BM, BN, BK)
+    else:
+        wait(OVERLAPS)
+        sums = _product(rows, valid, first, width, BM, BN, BK)
+    place = row[:, None].to(tl.int64) * out + columns[None, :]
+    before = tl.load(hidden + place, mask=valid[:, None], other=0.0).to(tl.float32)
+    after = (before + sums).to(hidden.dtype.element_ty)
+    tl.store(hidden + place, after, mask=valid[:, None])
+    wide = after.to(tl.float32)
+    tl.store(scaled + place, (wide * factor[None, :]).to(after.dtype), mask=valid[:, None])
+    totals = tl.sum(tl.reshape(wide * wide, (BM, BN // _PART, _PART)), 2)
+    part = tl.program_id(0) * (BN // _PART) + tl.arange(0, BN // _PART)
+    noted = squares + row[:, None].to(tl.int64) * parts + part[None, :]
+    tl.store(noted, totals, mask=valid[:, None])
 
 
 @triton.jit(do_not_specialize=["rows_wanted"])
 def project_vocabulary(
     numbers,
-    hidden,
-    norm,
+    scaled,
+    squares,
     weight,
     logits,
     best,
@@ -202,34 +312,38 @@ def project_vocabulary(
     vocabulary,
     blocks,
     epsilon,
+    parts,
+    PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    FEW: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    """Final norm and head for the wanted rows: `logits` [rows_wanted, vocabulary], fp32.
+    """Head for the wanted normed rows: `logits` [rows_wanted, vocabulary], fp32.
 
     `best` and `best_token` [rows_wanted, blocks] are the largest logit of each block of columns and
     whose it is; infinite where one is not a number.
     """
+    begin(OVERLAPS)
     block = tl.program_id(0)
     columns = block * BN + tl.arange(0, BN)
     known = columns < vocabulary
     row = tl.program_id(1) * BM + tl.arange(0, BM)
     valid = row < rows_wanted
-    index = tl.load(numbers + row * _COLUMNS + _LOGIT_ROW, mask=valid, other=0).to(tl.int64)
-    rows = hidden + index[:, None] * width
-    first = weight + columns[None, :].to(tl.int64) * width
-    sums = tl.zeros((BM, BN), dtype=tl.float32)
-    squares = tl.zeros((BM,), dtype=tl.float32)
-    for start in range(0, width, BK):
-        inner = start + tl.arange(0, BK)
-        x = tl.load(rows + inner[None, :], mask=valid[:, None], other=0.0)
-        wide = x.to(tl.float32)
-        squares += tl.sum(wide * wide, 1)
-        scaled = (wide * tl.load(norm + inner).to(tl.float32)[None, :]).to(x.dtype)
-        a = tl.load(first + inner[:, None], mask=known[None, :], other=0.0)
-        sums = tl.dot(scaled, a, sums, input_precision="ieee")
-    sums *= tl.rsqrt(squares / width + epsilon)[:, None]
+    first = weight + tl.where(known, columns, 0).to(tl.int64) * width
+    if FEW:
+        a = _weights(first, width, BK)
+        wait(OVERLAPS)
+        index = tl.load(numbers + row * _COLUMNS + _LOGIT_ROW, mask=valid, other=0)
+        rows = scaled + index[:, None].to(tl.int64) * width
+        sums = _at_once(rows, valid, a, width, BM, BN, BK)
+    else:
+        wait(OVERLAPS)
+        index = tl.load(numbers + row * _COLUMNS + _LOGIT_ROW, mask=valid, other=0)
+        rows = scaled + index[:, None].to(tl.int64) * width
+        sums = _product(rows, valid, first, width, BM, BN, BK)
+    sums *= _length(squares, index, valid, width, parts, epsilon, PARTS)
     place = logits + row[:, None].to(tl.int64) * vocabulary + columns[None, :]
     tl.store(place, sums, mask=valid[:, None] & known[None, :])
     is_broken = tl.max((sums != sums).to(tl.int32), 1) > 0
@@ -240,8 +354,10 @@ def project_vocabulary(
 
 
 @triton.jit
-def choose_best(best, best_token, chosen, blocks, BLOCKS: tl.constexpr):
+def choose_best(best, best_token, chosen, blocks, BLOCKS: tl.constexpr, OVERLAPS: tl.constexpr):
     """`chosen` [rows]: the token of the largest logit of all; -1 where that is not finite."""
+    begin(OVERLAPS)
+    wait(OVERLAPS)
     row = tl.program_id(0)
     block = tl.arange(0, BLOCKS)
     values = tl.load(best + row * blocks + block, mask=block < blocks, other=float("-inf"))

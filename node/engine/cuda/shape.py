@@ -9,8 +9,8 @@ from node.engine.cuda.reasons import CudaUnfit
 
 PARTS_MAX = 256
 """Blocks of attention times parts that there is room for."""
-HEAD_COLUMNS = 64
-"""Logits that the head computes at a time."""
+HEAD_COLUMNS = (16, 64)
+"""Logits that the head computes at a time, for few rows and for many."""
 
 
 def check_shape(config: LlamaConfig) -> None:
@@ -32,7 +32,7 @@ def check_shape(config: LlamaConfig) -> None:
 def working_bytes(config: LlamaConfig, itemsize: int) -> int:
     """Bytes of the tensors of `Step`."""
     queries = config.heads * config.head_dimension
-    rows = config.hidden_size + 2 * queries + config.intermediate_size
-    blocks = -(-config.vocabulary_size // HEAD_COLUMNS)
+    rows = 2 * config.hidden_size + 2 * queries + config.intermediate_size
+    blocks = -(-config.vocabulary_size // min(HEAD_COLUMNS))
     logits = LOGITS_MAX * (4 * config.vocabulary_size + 8 * blocks)
     return TOKENS_MAX * rows * itemsize + logits + 4 * PARTS_MAX * (queries + 2 * config.heads)

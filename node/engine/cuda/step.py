@@ -11,6 +11,7 @@ from torch import Tensor
 
 from node.engine.cache import KeyValueCache, PlainLayer
 from node.engine.cuda import attention, products
+from node.engine.cuda.columns import PART
 from node.engine.cuda.layout import LOGITS_MAX, TOKENS_MAX, StepShape
 from node.engine.cuda.reasons import CudaUnfit
 from node.engine.cuda.shape import HEAD_COLUMNS, PARTS_MAX
@@ -36,11 +37,21 @@ class Step:
     """Computes what the tables name, into tensors that stay."""
 
     def __init__(
-        self, model: LlamaModel, cache: KeyValueCache, numbers: Tensor, tables: Tensor
+        self,
+        model: LlamaModel,
+        cache: KeyValueCache,
+        numbers: Tensor,
+        tables: Tensor,
+        *,
+        overlaps: bool = False,
     ) -> None:
-        """`numbers` and `tables` are the device's side of `StepTable` and `PageTables`."""
+        """`numbers` and `tables` are the device's side of `StepTable` and `PageTables`.
+
+        With `overlaps` kernels start before those they follow have ended: on Hopper and later.
+        """
         self._model = model
         self._config = config = model.config
+        self._overlaps = overlaps
         self._numbers = numbers
         self._tables = tables
         self._layers = [_layer(layer, cache, index) for index, layer in enumerate(model.layers)]
@@ -54,17 +65,20 @@ class Step:
         self._embedding, self._head = _dense(model.embedding), _dense(model.head)
         queries = config.heads * config.head_dimension
         self._hidden = self._zeros(TOKENS_MAX, config.hidden_size)
+        self._scaled = self._zeros(TOKENS_MAX, config.hidden_size)
+        self._parts = config.hidden_size // PART
+        self._squares = self._zeros(TOKENS_MAX, self._parts, dtype=torch.float32)
         self._queries = self._zeros(TOKENS_MAX, queries)
         self._attended = self._zeros(TOKENS_MAX, queries)
         self._gated = self._zeros(TOKENS_MAX, config.intermediate_size)
         self._partial = self._zeros(PARTS_MAX, queries, dtype=torch.float32)
         self._largest = self._zeros(PARTS_MAX, config.heads, dtype=torch.float32)
         self._total = self._zeros(PARTS_MAX, config.heads, dtype=torch.float32)
-        self._blocks = -(-config.vocabulary_size // HEAD_COLUMNS)
         self.logits = self._zeros(LOGITS_MAX, config.vocabulary_size, dtype=torch.float32)
-        self._best = self._zeros(LOGITS_MAX, self._blocks, dtype=torch.float32)
-        self._best_token = self._zeros(LOGITS_MAX, self._blocks, dtype=torch.int32)
-        self.chosen = self._zeros(LOGITS_MAX, 1, dtype=torch.int32)
+        most = -(-config.vocabulary_size // min(HEAD_COLUMNS))
+        self._best = self._zeros(LOGITS_MAX, most, dtype=torch.float32)
+        self._best_token = self._zeros(LOGITS_MAX, most, dtype=torch.int32)
+        self.chosen = torch.zeros(LOGITS_MAX, dtype=torch.int32, device=model.device)
 
     def _zeros(self, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(
@@ -88,23 +102,36 @@ class Step:
         config, tiles = self._config, self._tiles(shape.tokens)
         tokens, hidden = shape.tokens, config.hidden_size
         products.embed[(tokens,)](
-            self._numbers, self._embedding, self._hidden, hidden, BLOCK=next_power(hidden)
+            self._numbers,
+            self._embedding,
+            self._layers[0].weights.attention_norm,
+            self._hidden,
+            self._scaled,
+            self._squares,
+            hidden,
+            self._parts,
+            BLOCK=next_power(hidden),
+            OVERLAPS=self._overlaps,
+            launch_pdl=self._overlaps,
         )
-        for layer in self._layers:
+        norms = [layer.weights.attention_norm for layer in self._layers[1:]]
+        for layer, after in zip(self._layers, [*norms, self._model.final_norm], strict=True):
             self._project_heads(layer, tokens, tiles)
             self._attend(layer, shape)
-            self._project_add(self._attended, layer.output, tokens, tiles)
+            between = layer.weights.feed_forward_norm
+            self._project_add((self._attended, layer.output, between), tokens, tiles)
             self._project_gate(layer, tokens, tiles)
-            self._project_add(self._gated, layer.down, tokens, tiles)
+            self._project_add((self._gated, layer.down, after), tokens, tiles)
 
     def head(self, wanted: int, first: int = 0) -> None:
         """Logits of the wanted rows from `first` on, `wanted` of them, and the largest of each."""
         config, tiles = self._config, self._tiles(wanted)
-        grid = (self._blocks, -(-wanted // tiles.tokens))
-        products.project_vocabulary[grid](
+        columns = HEAD_COLUMNS[0 if tiles.is_few else 1]
+        blocks = -(-config.vocabulary_size // columns)
+        products.project_vocabulary[blocks, -(-wanted // tiles.tokens)](
             self._numbers[first:],
-            self._hidden,
-            self._model.final_norm,
+            self._scaled,
+            self._squares,
             self._head,
             self.logits,
             self._best,
@@ -112,32 +139,45 @@ class Step:
             wanted,
             config.hidden_size,
             config.vocabulary_size,
-            self._blocks,
+            blocks,
             config.norm_epsilon,
+            self._parts,
+            PARTS=next_power(self._parts),
             BM=tiles.tokens,
-            BN=HEAD_COLUMNS,
+            BN=columns,
             BK=tiles.depth(config.hidden_size),
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **self._how(tiles),
         )
         products.choose_best[(wanted,)](
             self._best,
             self._best_token,
             self.chosen,
-            self._blocks,
-            BLOCKS=next_power(self._blocks),
+            blocks,
+            BLOCKS=next_power(blocks),
+            OVERLAPS=self._overlaps,
+            launch_pdl=self._overlaps,
         )
+
+    def _how(self, tiles: Tiles) -> dict[str, int | bool]:
+        """What all products are launched with."""
+        return {
+            "FEW": tiles.is_few,
+            "OVERLAPS": self._overlaps,
+            "launch_pdl": self._overlaps,
+            "num_warps": tiles.warps,
+            "num_stages": tiles.stages,
+        }
 
     def _project_heads(self, layer: _Layer, tokens: int, tiles: Tiles) -> None:
         config = self._config
         half = config.head_dimension // 2
-        columns = tiles.columns(half)
+        columns = tiles.pairs(half)
         heads = config.heads + 2 * config.kv_heads
         grid = (heads * (half // columns), -(-tokens // tiles.tokens))
         products.project_heads[grid](
             self._numbers,
-            self._hidden,
-            layer.weights.attention_norm,
+            self._scaled,
+            self._squares,
             layer.query_key_value,
             self._cosines,
             self._sines,
@@ -148,14 +188,15 @@ class Step:
             config.hidden_size,
             self._capacity,
             config.norm_epsilon,
+            self._parts,
             HEADS=config.heads,
             KV_HEADS=config.kv_heads,
             DIMENSION=config.head_dimension,
+            PARTS=next_power(self._parts),
             BM=tiles.tokens,
             BN=columns,
             BK=tiles.depth(config.hidden_size),
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **self._how(tiles),
         )
 
     def _attend(self, layer: _Layer, shape: StepShape) -> None:
@@ -185,7 +226,9 @@ class Step:
             BN=tiles.keys,
             SPLITS=splits,
             num_warps=4,
-            num_stages=tiles.stages if config.head_dimension <= 64 else 2,
+            num_stages=max(2, tiles.stages) if config.head_dimension <= 64 else 2,
+            OVERLAPS=self._overlaps,
+            launch_pdl=self._overlaps,
         )
         if splits > 1:
             attention.combine[(shape.tokens, config.heads)](
@@ -197,45 +240,53 @@ class Step:
                 HEADS=config.heads,
                 DIMENSION=config.head_dimension,
                 SPLITS=splits,
+                OVERLAPS=self._overlaps,
+                launch_pdl=self._overlaps,
                 num_warps=1,
             )
 
     def _project_gate(self, layer: _Layer, tokens: int, tiles: Tiles) -> None:
         config = self._config
-        columns = tiles.columns(config.intermediate_size)
+        columns = tiles.pairs(config.intermediate_size)
         grid = (config.intermediate_size // columns, -(-tokens // tiles.tokens))
         products.project_gate[grid](
-            self._hidden,
-            layer.weights.feed_forward_norm,
+            self._scaled,
+            self._squares,
             layer.gate_up,
             self._gated,
             tokens,
             config.hidden_size,
             config.intermediate_size,
             config.norm_epsilon,
+            self._parts,
+            PARTS=next_power(self._parts),
             BM=tiles.tokens,
             BN=columns,
             BK=tiles.depth(config.hidden_size),
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **self._how(tiles),
         )
 
-    def _project_add(self, source: Tensor, weight: Tensor, tokens: int, tiles: Tiles) -> None:
+    def _project_add(self, parts: tuple[Tensor, Tensor, Tensor], tokens: int, tiles: Tiles) -> None:
+        """`parts`: what is multiplied, the weight, and that of the norm that comes next."""
+        source, weight, norm = parts
         out, width = weight.shape
         columns = tiles.columns(out)
         grid = (out // columns, -(-tokens // tiles.tokens))
         products.project_add[grid](
             source,
             weight,
+            norm,
             self._hidden,
+            self._scaled,
+            self._squares,
             tokens,
             width,
             out,
+            self._parts,
             BM=tiles.tokens,
             BN=columns,
             BK=tiles.depth(width),
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **self._how(tiles),
         )
 
 

@@ -14,44 +14,58 @@ _PROGRAMS = 132
 """About as many as the GPU has multiprocessors: attention is cut into parts until it has so many.
 """
 _SPLITS_MAX = 16
+_FEW_TOKENS = 4
+_FEW_WIDTH = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """`tokens` by `column_goal` results at a time, over `depth_goal` inputs at a time.
 
-    Attention takes `rows` queries and `keys` keys at a time.
+    Where two weights are read side by side, `pair_goal` results of each. With `is_few` a kernel
+    takes all inputs at once, without matrix units. Attention takes `rows` queries and `keys` keys.
     """
 
     tokens: int
     column_goal: int
+    pair_goal: int
     depth_goal: int
     warps: int
     stages: int
     rows: int
     keys: int
+    is_few: bool = False
 
     def columns(self, width: int) -> int:
         """The most columns up to the goal that divide `width`."""
         return dividing(self.column_goal, width)
 
+    def pairs(self, width: int) -> int:
+        """As `columns`, of two weights."""
+        return dividing(self.pair_goal, width)
+
     def depth(self, width: int) -> int:
-        """The most inputs up to the goal that divide `width`."""
-        return dividing(self.depth_goal, width)
+        """How many of `width` inputs are read at a time."""
+        return next_power(width) if self.is_few else min(self.depth_goal, next_power(width))
 
 
 def tiles_for(tokens: int, config: LlamaConfig, dtype: torch.dtype) -> Tiles:
     """For a step of so many tokens."""
     rows = 16 if tokens == 1 else 64
-    if dtype is torch.float32:
-        keys = 32 if config.head_dimension <= 64 else 16
-        return Tiles(min(32, max(16, next_power(tokens))), 16, 32, 4, 2, rows, keys)
-    keys = 64 if config.head_dimension <= 128 else 32
+    widest = max(config.hidden_size, config.intermediate_size, config.heads * config.head_dimension)
+    wide = dtype is torch.float32
+    keys = (32 if config.head_dimension <= 64 else 16) if wide else 64
+    if tokens <= _FEW_TOKENS and next_power(widest) <= _FEW_WIDTH:
+        return Tiles(next_power(tokens), 16, 8, 0, 8, 1, rows, keys, is_few=True)
+    if wide:
+        return Tiles(min(32, max(16, next_power(tokens))), 16, 16, 32, 4, 2, rows, keys)
+    if config.head_dimension > 128:
+        keys = 32
     if tokens <= 64:
-        return Tiles(max(16, next_power(tokens)), 16, 128, 4, 4, rows, keys)
+        return Tiles(max(16, next_power(tokens)), 16, 16, 128, 4, 4, rows, keys)
     if tokens <= 256:
-        return Tiles(64, 32, 64, 4, 4, rows, keys)
-    return Tiles(128, 32, 64, 8, 3, rows, keys)
+        return Tiles(64, 32, 32, 64, 4, 4, rows, keys)
+    return Tiles(128, 64, 32, 64, 8, 3, rows, keys)
 
 
 def splits_for(shape: StepShape, kv_heads: int) -> int:

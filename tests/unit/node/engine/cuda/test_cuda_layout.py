@@ -36,6 +36,14 @@ def table(rows: int = 64, width: int = 100) -> tuple[StepTable, PageTables]:
     return StepTable(tables, 61, CPU), tables
 
 
+def sent(step: StepTable, tables: PageTables, chunks: list[Chunk]) -> StepShape:
+    shape = step.write(chunks, SPAN)
+    assert shape is not None
+    tables.send()
+    step.send(shape.tokens)
+    return shape
+
+
 def random_chunks(rng: random.Random, count: int, most: int) -> list[Chunk]:
     free = rng.sample(range(PAGES), PAGES)
     chunks = []
@@ -59,8 +67,7 @@ def test_the_table_says_of_each_token_what_the_batch_says(most: int) -> None:
     step, tables = table()
     for _ in range(20):
         chunks = random_chunks(rng, rng.randint(1, 20), most)
-        shape = step.write(chunks, SPAN)
-        assert shape is not None
+        shape = sent(step, tables, chunks)
         batch = build_batch(chunks, torch.float32)
         count = len(batch.token_ids)
         numbers = step.device
@@ -104,17 +111,18 @@ def test_short_chunks_are_attended_for_token_by_token() -> None:
 
 
 def test_a_row_of_an_earlier_longer_step_is_not_left_over() -> None:
-    step, _ = table()
-    step.write([Chunk([5] * 8, 0, [1], 8)], SPAN)
-    shape = step.write([Chunk([6, 6, 6], 0, [2], 1)], SPAN)
+    step, tables = table()
+    sent(step, tables, [Chunk([5] * 8, 0, [1], 8)])
+    shape = sent(step, tables, [Chunk([6, 6, 6], 0, [2], 1)])
     assert shape == StepShape(4, 4, 1, 1)
     assert step.device[3, [TOKEN, POSITION, SLOT, BLOCK_COUNT]].tolist() == [0, 0, -1, 0]
 
 
 def test_a_step_can_be_cleared() -> None:
-    step, _ = table()
-    step.write([Chunk([5] * 8, 0, [1], 8)], SPAN)
+    step, tables = table()
+    sent(step, tables, [Chunk([5] * 8, 0, [1], 8)])
     step.clear(8)
+    step.send(8)
     assert step.device[:8, BLOCK_COUNT].tolist() == [0] * 8
     assert step.device[:8, SLOT].tolist() == [-1] * 8
 
