@@ -25,10 +25,18 @@ class Selection:
 
 def is_plain(request: EngineRequest) -> bool:
     """Whether the request takes the likeliest token, and wants to know nothing else."""
+    return request.sampling.temperature == 0 and _has_nothing_else(request)
+
+
+def is_drawn(request: EngineRequest) -> bool:
+    """Whether the request draws from the model's own distribution, and wants nothing else."""
+    return request.sampling.temperature > 0 and _has_nothing_else(request)
+
+
+def _has_nothing_else(request: EngineRequest) -> bool:
     sampling = request.sampling
     return (
-        sampling.temperature == 0
-        and sampling.logprobs is None
+        sampling.logprobs is None
         and not sampling.logit_bias
         and not has_penalties(sampling)
         and request.matcher is None
@@ -66,18 +74,25 @@ def follow(
     own position, and the next row counts only if the draft was that token (sample and match, as in
     SpecExec, arXiv 2406.02532). So drafts change nothing but the time it takes.
     """
+    if is_plain(request):
+        return settled(likeliest, drafts)
     chosen: list[Selection] = []
     so_far = list(answer)
-    if not is_plain(request):
-        logits = logits.cpu()
+    logits = logits.cpu()
     for row, guess in enumerate([*drafts, None]):
-        chosen.append(
-            Selection(likeliest[row]) if is_plain(request) else select(logits[row], request, so_far)
-        )
+        chosen.append(select(logits[row], request, so_far))
         if chosen[-1].token_id != guess:
             break
         so_far.append(chosen[-1].token_id)
     return chosen
+
+
+def settled(tokens: Sequence[int], drafts: Sequence[int]) -> list[Selection]:
+    """As `follow`, where the token of each row is known."""
+    right = 0
+    while right < len(drafts) and tokens[right] == drafts[right]:
+        right += 1
+    return [Selection(token) for token in tokens[: right + 1]]
 
 
 def likeliest_of(logits: Tensor) -> list[int]:

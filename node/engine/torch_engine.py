@@ -13,12 +13,13 @@ from torch import Tensor
 
 from node.engine.adapters.registry import AdapterSet, AdapterUses
 from node.engine.base import Ended, EngineRequest, EngineStatistics, StepOutput
-from node.engine.batch import Chunk, adapter_column
+from node.engine.batch import CPU, Chunk, adapter_column
+from node.engine.drawing import Draw, draw
 from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
 from node.engine.runner import RankingRunner, RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits, Work
-from node.engine.selection import Selection, follow, likeliest_of
+from node.engine.selection import Selection, follow, is_drawn, likeliest_of, settled
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
 from node.engine.speculation.lookup import PromptLookup
@@ -184,16 +185,34 @@ class _Scores:
 def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
     """The new tokens of each item that wants one."""
     chosen: list[list[Selection]] = []
+    drawn = _drawn(scores.logits, work) if scores.logits.device != CPU else {}
     start = 0
     for item in work:
         stop = start + item.logits
-        if item.wants_token:
+        if start in drawn:
+            tokens = [drawn[row] for row in range(start, stop)]
+            chosen.append(settled(tokens, item.drafts))
+        elif item.wants_token:
             request = item.sequence.request
             answer = item.sequence.tokens[len(request.prompt) :]
             logits, likeliest = scores.logits[start:stop], scores.likeliest[start:stop]
             chosen.append(follow(logits, likeliest, request, answer, item.drafts))
         start = stop
     return chosen
+
+
+def _drawn(logits: Tensor, work: Sequence[Work]) -> dict[int, int]:
+    """The tokens of those rows that can be drawn where the logits are, many at a time."""
+    draws: list[Draw] = []
+    row = 0
+    for item in work:
+        request, position = item.sequence.request, item.sequence.answer_length
+        if item.logits and is_drawn(request):
+            draws += [Draw(row + n, request.sampling, position + n) for n in range(item.logits)]
+        row += item.logits
+    if not draws:
+        return {}
+    return dict(zip([one.row for one in draws], draw(logits, draws), strict=True))
 
 
 def _advance(
