@@ -15,6 +15,7 @@ import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ class Theirs:
 
 def seconds_of(work: Callable[[], object], times: int = 1) -> float:
     """On the device, from before the first to after the last, by one of them."""
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()  # type: ignore[no-untyped-call]
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(times):
         work()
-    stop.record()  # type: ignore[no-untyped-call]
+    stop.record()
     torch.cuda.synchronize()
-    return float(start.elapsed_time(stop)) / 1000 / times  # type: ignore[no-untyped-call]
+    return float(start.elapsed_time(stop)) / 1000 / times
 
 
 def copy_bandwidth() -> float:
@@ -211,17 +212,12 @@ def measure(setting: Setting, ours: Ours, theirs: Theirs) -> list[Row]:
     rows = [Row("copy on the device, read and written", bandwidth / 1e12, "TB/s")]
     tokens = setting.tokens(TOKENS)
     for batch, target in BATCHES.items():
-        compared = turns(
-            setting,
-            lambda b=batch: ours.decode(b, tokens),
-            lambda b=batch: theirs.decode(b, tokens),
-        )
+        ways = (partial(one.decode, batch, tokens) for one in (ours, theirs))
+        compared = turns(setting, *ways)
         rows += compared.rows(f"decode, bf16, batch {batch}", "transformers", "tok/s", target)
         rows += limit_rows(ours, batch, bandwidth, batch / statistics.median(compared.ours))
     for length in PROMPTS:
-        compared = turns(
-            setting, lambda n=length: ours.prefill(n), lambda n=length: theirs.prefill(n)
-        )
+        compared = turns(setting, partial(ours.prefill, length), partial(theirs.prefill, length))
         rows += compared.rows(f"prefill {length} tokens, bf16", "transformers", "tok/s", Target(1))
     return rows
 

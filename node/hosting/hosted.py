@@ -144,6 +144,20 @@ def unload_adapter(specialist: HostedModel) -> None:
         specialist.adapters.unload(specialist.adapter.digest)
 
 
+def _options(spec: HostedSpec, load: Load, model: str) -> EngineOptions:
+    return EngineOptions(
+        context_length=load.context_length,
+        cache_tokens=load.cache_tokens,
+        running=spec.slots,
+        step_tokens=GPU_STEP_TOKENS if load.is_on_gpu else 128,
+        threads=spec.threads,
+        speculation=spec.speculation,
+        is_cache_quantised=spec.is_cache_quantised,
+        is_cache_shared=spec.is_cache_shared,
+        model=model,
+    )
+
+
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
@@ -169,18 +183,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype, model.device)
-    cache_tokens = load.cache_tokens
-    options = EngineOptions(
-        context_length=context_length,
-        cache_tokens=cache_tokens,
-        running=spec.slots,
-        step_tokens=128 if device == CPU else GPU_STEP_TOKENS,
-        threads=spec.threads,
-        speculation=spec.speculation,
-        is_cache_quantised=spec.is_cache_quantised,
-        is_cache_shared=spec.is_cache_shared,
-        model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
-    )
+    name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
+    options = _options(spec, load, name)
     return HostedModel(
         specialist=specialist,
         model_digest=weights.digest,

@@ -67,7 +67,7 @@ as far from fp32."""
 if not (HAS_GPU or INTERPRETED):
     pytest.skip("no CUDA device here", allow_module_level=True)
 
-from node.engine.cuda.model import CudaModel, CudaRunner  # noqa: E402 - needs Triton
+from node.engine.cuda.model import CudaModel  # noqa: E402 - needs Triton
 
 
 class Weights(RandomWeights):
@@ -284,10 +284,9 @@ def test_logits_are_near_those_of_the_referee(
         for one in before:
             if one.token_ids:
                 runner.run([one])
-        for _ in range(2 if HAS_GPU else 1):
-            logits = runner.run(steps).clone()
-        results.append(logits)
-        assert isinstance(runner, CudaRunner) or not results[:-1]
+        if HAS_GPU:
+            runner.run(steps)  # so that the next one is replayed
+        results.append(runner.run(steps).clone())
     eagerly, launched, replayed, overlapped = results
     assert torch.equal(launched, replayed)
     assert torch.equal(launched, overlapped)

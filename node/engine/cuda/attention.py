@@ -27,28 +27,11 @@ _PAGE = tl.constexpr(PAGE_SIZE)
 
 @triton.jit(do_not_specialize=["tokens"])
 def attend(
-    numbers,
-    tables,
-    queries,
-    keys,
-    values,
-    result,
-    partial,
-    largest_of,
-    total_of,
-    tokens,
-    capacity,
-    table_width,
-    scale,
-    HEADS: tl.constexpr,
-    DIMENSION: tl.constexpr,
-    GROUP: tl.constexpr,
-    GROUP_PADDED: tl.constexpr,
-    ROWS: tl.constexpr,
-    BN: tl.constexpr,
-    SPLITS: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    numbers, tables, queries, keys, values, result, partial, largest_of, total_of, tokens,
+    capacity, table_width, scale,
+    HEADS: tl.constexpr, DIMENSION: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr,
+    ROWS: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, OVERLAPS: tl.constexpr,
+):  # fmt: skip
     """One block of a sequence's tokens against one of `SPLITS` parts of what it sees, for one head.
 
     A token sees all positions up to its own. `tables` is `[rows, table_width]`; `queries` and
@@ -109,16 +92,9 @@ def attend(
 
 @triton.jit(do_not_specialize=["tokens"])
 def combine(
-    partial,
-    largest_of,
-    total_of,
-    result,
-    tokens,
-    HEADS: tl.constexpr,
-    DIMENSION: tl.constexpr,
-    SPLITS: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    partial, largest_of, total_of, result, tokens,
+    HEADS: tl.constexpr, DIMENSION: tl.constexpr, SPLITS: tl.constexpr, OVERLAPS: tl.constexpr,
+):  # fmt: skip
     """The parts of `attend`, weighted, as one: `result` [tokens, HEADS, DIMENSION]."""
     begin(OVERLAPS)
     wait(OVERLAPS)

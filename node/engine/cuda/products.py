@@ -38,17 +38,9 @@ def wait(OVERLAPS: tl.constexpr):
 
 @triton.jit
 def embed(
-    numbers,
-    embedding,
-    norm,
-    hidden,
-    scaled,
-    squares,
-    width,
-    parts,
-    BLOCK: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    numbers, embedding, norm, hidden, scaled, squares, width, parts,
+    BLOCK: tl.constexpr, OVERLAPS: tl.constexpr,
+):  # fmt: skip
     """The rows of `embedding` that the tokens name: `hidden`, `scaled`, `squares` as `project_add`.
 
     The first part has all squares of a row.
@@ -115,17 +107,10 @@ def _product(rows, valid, first, width, BM: tl.constexpr, BN: tl.constexpr, BK: 
 
 @triton.jit
 def _pair(
-    rows,
-    valid,
-    first,
-    second,
-    width,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    FEW: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    rows, valid, first, second, width,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FEW: tl.constexpr, OVERLAPS:
+    tl.constexpr,
+):  # fmt: skip
     """As `_product`, with two blocks of weights."""
     if FEW:
         a = _weights(first, width, BK)
@@ -150,30 +135,11 @@ def _pair(
 
 @triton.jit(do_not_specialize=["tokens"])
 def project_heads(
-    numbers,
-    scaled,
-    squares,
-    weight,
-    cosines,
-    sines,
-    queries,
-    keys,
-    values,
-    tokens,
-    width,
-    capacity,
-    epsilon,
-    parts,
-    HEADS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    DIMENSION: tl.constexpr,
-    PARTS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    FEW: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    numbers, scaled, squares, weight, cosines, sines, queries, keys, values, tokens, width,
+    capacity, epsilon, parts,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIMENSION: tl.constexpr, PARTS: tl.constexpr, BM:
+    tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FEW: tl.constexpr, OVERLAPS: tl.constexpr,
+):  # fmt: skip
     """Queries, keys and values of normed rows, rotated; keys and values go to the cache.
 
     `cosines` and `sines` are `[positions, DIMENSION / 2]`, `keys` and `values`
@@ -217,22 +183,10 @@ def project_heads(
 
 @triton.jit(do_not_specialize=["tokens"])
 def project_gate(
-    scaled,
-    squares,
-    weight,
-    gated,
-    tokens,
-    width,
-    inner_width,
-    epsilon,
-    parts,
-    PARTS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    FEW: tl.constexpr,
+    scaled, squares, weight, gated, tokens, width, inner_width, epsilon, parts,
+    PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FEW: tl.constexpr,
     OVERLAPS: tl.constexpr,
-):
+):  # fmt: skip
     """`gated` [tokens, inner_width]: of normed rows, SiLU of the gate times up."""
     begin(OVERLAPS)
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -252,22 +206,10 @@ def project_gate(
 
 @triton.jit(do_not_specialize=["tokens"])
 def project_add(
-    source,
-    weight,
-    norm,
-    hidden,
-    scaled,
-    squares,
-    tokens,
-    width,
-    out,
-    parts,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    FEW: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-):
+    source, weight, norm, hidden, scaled, squares, tokens, width, out, parts,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FEW: tl.constexpr, OVERLAPS:
+    tl.constexpr,
+):  # fmt: skip
     """Add `source` [tokens, width] times `weight` to `hidden` [tokens, out], in place.
 
     `scaled` is the sum times `norm`, and `squares` [tokens, parts] the sums of its squares.
@@ -300,26 +242,11 @@ def project_add(
 
 @triton.jit(do_not_specialize=["rows_wanted"])
 def project_vocabulary(
-    numbers,
-    scaled,
-    squares,
-    weight,
-    logits,
-    best,
-    best_token,
-    rows_wanted,
-    width,
-    vocabulary,
-    blocks,
-    epsilon,
-    parts,
-    PARTS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    FEW: tl.constexpr,
+    numbers, scaled, squares, weight, logits, best, best_token, rows_wanted, width, vocabulary,
+    blocks, epsilon, parts,
+    PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FEW: tl.constexpr,
     OVERLAPS: tl.constexpr,
-):
+):  # fmt: skip
     """Head for the wanted normed rows: `logits` [rows_wanted, vocabulary], fp32.
 
     `best` and `best_token` [rows_wanted, blocks] are the largest logit of each block of columns and

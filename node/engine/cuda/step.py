@@ -51,7 +51,8 @@ class Step:
         """
         self._model = model
         self._config = config = model.config
-        self._overlaps = overlaps
+        self._may_overlap = overlaps
+        self._overlaps = False
         self._numbers = numbers
         self._tables = tables
         self._layers = [_layer(layer, cache, index) for index, layer in enumerate(model.layers)]
@@ -97,9 +98,15 @@ class Step:
     def _tiles(self, tokens: int) -> Tiles:
         return tiles_for(tokens, self._config, self._model.dtype)
 
+    def _choose_tiles(self, tokens: int) -> Tiles:
+        """Kernels overlap in steps of one token only: longer ones lose by it."""
+        tiles = self._tiles(tokens)
+        self._overlaps = self._may_overlap and tiles.is_few
+        return tiles
+
     def body(self, shape: StepShape) -> None:
         """Embed and all layers: keys and values are in the cache then."""
-        config, tiles = self._config, self._tiles(shape.tokens)
+        config, tiles = self._config, self._choose_tiles(shape.tokens)
         tokens, hidden = shape.tokens, config.hidden_size
         products.embed[(tokens,)](
             self._numbers,
@@ -125,7 +132,7 @@ class Step:
 
     def head(self, wanted: int, first: int = 0) -> None:
         """Logits of the wanted rows from `first` on, `wanted` of them, and the largest of each."""
-        config, tiles = self._config, self._tiles(wanted)
+        config, tiles = self._config, self._choose_tiles(wanted)
         columns = HEAD_COLUMNS[0 if tiles.is_few else 1]
         blocks = -(-config.vocabulary_size // columns)
         products.project_vocabulary[blocks, -(-wanted // tiles.tokens)](

@@ -14,7 +14,6 @@ _PROGRAMS = 132
 """About as many as the GPU has multiprocessors: attention is cut into parts until it has so many.
 """
 _SPLITS_MAX = 16
-_FEW_TOKENS = 4
 _FEW_WIDTH = 2048
 
 
@@ -23,7 +22,7 @@ class Tiles:
     """`tokens` by `column_goal` results at a time, over `depth_goal` inputs at a time.
 
     Where two weights are read side by side, `pair_goal` results of each. With `is_few` a kernel
-    takes all inputs at once, without matrix units. Attention takes `rows` queries and `keys` keys.
+    takes all inputs of one token at once, without matrix units. Attention takes `rows` queries and `keys` keys.
     """
 
     tokens: int
@@ -55,14 +54,14 @@ def tiles_for(tokens: int, config: LlamaConfig, dtype: torch.dtype) -> Tiles:
     widest = max(config.hidden_size, config.intermediate_size, config.heads * config.head_dimension)
     wide = dtype is torch.float32
     keys = (32 if config.head_dimension <= 64 else 16) if wide else 64
-    if tokens <= _FEW_TOKENS and next_power(widest) <= _FEW_WIDTH:
-        return Tiles(next_power(tokens), 16, 8, 0, 8, 1, rows, keys, is_few=True)
+    if tokens == 1 and next_power(widest) <= _FEW_WIDTH:
+        return Tiles(1, 16, 8, 0, 4, 1, rows, keys, is_few=True)
     if wide:
         return Tiles(min(32, max(16, next_power(tokens))), 16, 16, 32, 4, 2, rows, keys)
     if config.head_dimension > 128:
         keys = 32
     if tokens <= 64:
-        return Tiles(max(16, next_power(tokens)), 16, 16, 128, 4, 4, rows, keys)
+        return Tiles(max(16, next_power(tokens)), 16, 16, 256, 4, 3, rows, keys)
     if tokens <= 256:
         return Tiles(64, 32, 32, 64, 4, 4, rows, keys)
     return Tiles(128, 64, 32, 64, 8, 3, rows, keys)
