@@ -25,6 +25,40 @@ _BLOCK_TABLE = tl.constexpr(BLOCK_TABLE)
 _PAGE = tl.constexpr(PAGE_SIZE)
 
 
+@triton.jit
+def _read(
+    query, position, table, keys, values, base, start_at, stop, scale,
+    DIMENSION: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Of rows that see positions from `start_at` to before `stop`, up to their own.
+
+    Weighted sums of values, sums of weights, and the largest score, to which weights are relative.
+    """
+    depth = tl.arange(0, DIMENSION)
+    largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((ROWS,), dtype=tl.float32)
+    sums = tl.zeros((ROWS, DIMENSION), dtype=tl.float32)
+    for start in range(start_at, stop, BN):
+        at = start + tl.arange(0, BN)
+        is_there = at < stop
+        page = tl.load(table + at // _PAGE, mask=is_there, other=0).to(tl.int64)
+        slot = (base + page * _PAGE + at % _PAGE) * DIMENSION
+        key = tl.load(keys + slot[None, :] + depth[:, None], mask=is_there[None, :], other=0.0)
+        scores = tl.dot(query, key, input_precision="ieee") * scale
+        is_seen = is_there[None, :] & (at[None, :] <= position[:, None])
+        scores = tl.where(is_seen, scores, float("-inf"))
+        now = tl.maximum(largest, tl.max(scores, 1))
+        # A row that has seen nothing yet: minus infinity from minus infinity is not a number.
+        level = tl.where(now == float("-inf"), 0.0, now)
+        weights = tl.exp(scores - level[:, None])
+        fade = tl.exp(largest - level)
+        total = total * fade + tl.sum(weights, 1)
+        value = tl.load(values + slot[:, None] + depth[None, :], mask=is_there[:, None], other=0.0)
+        sums = tl.dot(weights.to(value.dtype), value, sums * fade[:, None], input_precision="ieee")
+        largest = now
+    return sums, total, largest
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def attend(
     numbers, tables, queries, keys, values, result, partial, largest_of, total_of, tokens,
@@ -58,28 +92,10 @@ def attend(
     seen = tl.max(position, 0) + 1
     part = tl.cdiv(tl.cdiv(seen, SPLITS), BN) * BN
     stop = tl.minimum(split * part + part, seen)
-    largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((ROWS,), dtype=tl.float32)
-    sums = tl.zeros((ROWS, DIMENSION), dtype=tl.float32)
     base = kv_head * capacity.to(tl.int64)
-    for start in range(split * part, stop, BN):
-        at = start + tl.arange(0, BN)
-        is_there = at < stop
-        page = tl.load(table + at // _PAGE, mask=is_there, other=0).to(tl.int64)
-        slot = (base + page * _PAGE + at % _PAGE) * DIMENSION
-        key = tl.load(keys + slot[None, :] + depth[:, None], mask=is_there[None, :], other=0.0)
-        scores = tl.dot(query, key, input_precision="ieee") * scale
-        is_seen = is_there[None, :] & (at[None, :] <= position[:, None])
-        scores = tl.where(is_seen, scores, float("-inf"))
-        now = tl.maximum(largest, tl.max(scores, 1))
-        # A row that has seen nothing yet: minus infinity from minus infinity is not a number.
-        level = tl.where(now == float("-inf"), 0.0, now)
-        weights = tl.exp(scores - level[:, None])
-        fade = tl.exp(largest - level)
-        total = total * fade + tl.sum(weights, 1)
-        value = tl.load(values + slot[:, None] + depth[None, :], mask=is_there[:, None], other=0.0)
-        sums = tl.dot(weights.to(value.dtype), value, sums * fade[:, None], input_precision="ieee")
-        largest = now
+    sums, total, largest = _read(
+        query, position, table, keys, values, base, split * part, stop, scale, DIMENSION, ROWS, BN
+    )
     if SPLITS == 1:
         sums = sums / tl.where(total == 0.0, 1.0, total)[:, None]
         tl.store(result + mine, sums.to(result.dtype.element_ty), mask=is_row[:, None])

@@ -22,7 +22,8 @@ class Tiles:
     """`tokens` by `column_goal` results at a time, over `depth_goal` inputs at a time.
 
     Where two weights are read side by side, `pair_goal` results of each. With `is_few` a kernel
-    takes all inputs of one token at once, without matrix units. Attention takes `rows` queries and `keys` keys.
+    takes all inputs of one token at once, without matrix units. Attention takes `rows` queries
+    and `keys` keys.
     """
 
     tokens: int
