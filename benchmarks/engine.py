@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import torch
 
 import engine_many as many
 import engine_memory as memory
@@ -31,6 +32,16 @@ from engine_setting import Missing, Setting, cores
 from node.config_reader import Overrides, load_process_config
 from node.hosting.fetch import default_model_path
 from report import Row, line, print_report
+
+
+def cuda(setting: Setting) -> list[Row]:
+    """Imported where it is wanted: it needs what only a machine with a GPU has."""
+    if not torch.cuda.is_available():
+        raise Missing("no CUDA device here")
+    import engine_cuda
+
+    return engine_cuda.cuda(setting)
+
 
 ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "decode_int4": single.decode_int4,
@@ -44,7 +55,7 @@ ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "speculation": many.speculation,
     "adapters": many.adapters,
     "overhead": single.overhead,
-    "cuda": memory.cuda,
+    "cuda": cuda,
 }
 LISTEN_SECONDS = 2.0
 BUSY = 0.15

@@ -5,10 +5,8 @@ Knows sizes and perplexities; must not know how they are measured.
 
 from pathlib import Path
 
-import torch
-
 from engine_child import Forced
-from engine_setting import Missing, Setting, Target
+from engine_setting import Setting, Target
 from node.hosting.precisions import measure_precisions
 from report import Row
 
@@ -75,10 +73,3 @@ def own_documents() -> str:
     root = Path(__file__).resolve().parents[1]
     names = ("concepts.md", "design.md", "threat-model.md", "operate.md")
     return "\n".join((root / "docs" / name).read_text(encoding="utf-8") for name in names)
-
-
-def cuda(_setting: Setting) -> list[Row]:
-    """bf16, batches of 1 and 64, against `generate` on the same GPU."""
-    if not torch.cuda.is_available():
-        raise Missing("no CUDA device here")
-    raise Missing("the engine has no CUDA path yet")

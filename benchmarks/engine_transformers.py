@@ -34,18 +34,23 @@ class Arrivals:
         """No more."""
 
 
+def load(path: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - untyped library
+    """The library's model of a file."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
+    )
+    # What comes out of GGUF must be as dense as what comes out of safetensors.
+    linears = [one for one in loaded.modules() if isinstance(one, torch.nn.Linear)]
+    assert linears
+    assert all(type(one) is torch.nn.Linear and one.weight.dtype == dtype for one in linears)
+    return loaded.eval()
+
+
 class Baseline:
     """Carries orders out."""
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
-        )
-        # What comes out of GGUF must be as dense as what comes out of safetensors.
-        linears = [one for one in loaded.modules() if isinstance(one, torch.nn.Linear)]
-        assert linears
-        assert all(type(one) is torch.nn.Linear and one.weight.dtype == dtype for one in linears)
-        self._model = loaded.eval()
+        self._model = load(path, dtype)
         self._random = torch.Generator().manual_seed(1)
 
     def carry_out(self, order: Order) -> Result:

@@ -26,6 +26,7 @@ from node.gateway.config import GatewayConfig
 from node.gateway.keys import KeyFile
 from node.gateway.server import Gateway
 from node.hosting.hosted import HostedModel
+from node.hosting.kernels import device_for
 from node.hosting.page_memory import HostedPages
 from node.hosting.startup import load_encoder, load_models
 from node.metrics import AnswerFunction, Metrics
@@ -249,7 +250,9 @@ class Node:
             presences=self.presences,
             service=self.service,
             metrics=self.metrics,
-            device=lambda: describe_device(self._matter.threads),
+            device=lambda: describe_device(
+                self._matter.threads, device_for(self._config.engine.device)
+            ),
             engines=self._engines,
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,

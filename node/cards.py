@@ -82,7 +82,7 @@ def facts_of(model: HostedModel) -> CapabilityCard:
         context_length=model.context_length,
         parameters=model.parameters,
         adapter=adapter.digest if adapter else "",
-        base_digest=model.base_digest or model.model_digest,
+        base_digest=model.base_digest,
         is_activated=bool(adapter and adapter.invocation),
     )
 

@@ -93,6 +93,9 @@ class EngineConfig:
     precision: Precision = setting(  # noqa: RUF009 - a field of a frozen class
         "fp32", "what weights are held in; auto: the best that fits into free memory"
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto", "where models are computed; auto: an NVIDIA GPU if there is one"
+    )
     kernels: Kernels = setting(  # noqa: RUF009 - a field of a frozen class
         "auto", "compiled kernels (not for fp32) or torch's; auto: compiled where they work"
     )

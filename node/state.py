@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 
 class DeviceState(Struct, frozen=True):
-    """The hardware that the engine uses. `kind` is `cpu` or `cuda`."""
+    """The hardware that the engine uses. `kind` is `cpu`, `cuda` or `mps`."""
 
     kind: str
     name: str

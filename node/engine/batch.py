@@ -11,6 +11,8 @@ from torch import Tensor
 
 from node.engine.pages import PAGE_SIZE, pages_for
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -67,8 +69,10 @@ class StepBatch:
     logit_rows: Tensor
 
 
-def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
-    """`chunks` laid out one after the other; `dtype` is the model's, for the masks."""
+def build_batch(
+    chunks: Sequence[Chunk], dtype: torch.dtype, device: torch.device = CPU
+) -> StepBatch:
+    """`chunks` laid out one after the other on `device`; `dtype` is the model's, for the masks."""
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -80,13 +84,13 @@ def build_batch(chunks: Sequence[Chunk], dtype: torch.dtype) -> StepBatch:
         positions += range(chunk.position, chunk.seen)
         slots += _slots(chunk)
         logit_rows += range(len(token_ids) - chunk.logits, len(token_ids))
-        spans.append(_span(chunk, start, dtype))
+        spans.append(_span(chunk, start, dtype, device))
     return StepBatch(
-        token_ids=torch.tensor(token_ids),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
+        token_ids=torch.tensor(token_ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        slots=torch.tensor(slots, device=device),
         spans=tuple(spans),
-        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64, device=device),
     )
 
 
@@ -107,7 +111,7 @@ def _adapters(chunk: Chunk) -> list[int]:
     return [-1] * base + [chunk.adapter] * (len(chunk.token_ids) - base)
 
 
-def _span(chunk: Chunk, start: int, dtype: torch.dtype) -> Span:
+def _span(chunk: Chunk, start: int, dtype: torch.dtype, device: torch.device) -> Span:
     pages = list(chunk.pages[: pages_for(chunk.seen)])
     is_run = pages == list(range(pages[0], pages[0] + len(pages)))
     return Span(
@@ -116,17 +120,19 @@ def _span(chunk: Chunk, start: int, dtype: torch.dtype) -> Span:
         seen=chunk.seen,
         pages=pages,
         first_slot=pages[0] * PAGE_SIZE,
-        gather=None if is_run else torch.tensor(pages),
-        mask=causal_mask(len(chunk.token_ids), chunk.seen, dtype),
+        gather=None if is_run else torch.tensor(pages, device=device),
+        mask=causal_mask(len(chunk.token_ids), chunk.seen, dtype, device),
     )
 
 
-def causal_mask(rows: int, columns: int, dtype: torch.dtype) -> Tensor | None:
+def causal_mask(
+    rows: int, columns: int, dtype: torch.dtype, device: torch.device = CPU
+) -> Tensor | None:
     """`[rows, columns]`: 0 where the last `rows` of `columns` positions may look, else -inf.
 
     Bottom-right aligned, unlike SDPA's own causal flag; None for a single row.
     """
     if rows == 1:
         return None
-    mask = torch.full((rows, columns), float("-inf"), dtype=dtype)
+    mask = torch.full((rows, columns), float("-inf"), dtype=dtype, device=device)
     return mask.triu_(columns - rows + 1)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from node.engine.batch import Span
+from node.engine.batch import CPU, Span
 from node.engine.config import LlamaConfig
 from node.engine.page_block import PageBlock
 from node.engine.pages import PAGE_SIZE, pages_for
@@ -48,12 +48,13 @@ class KeyValueCache:
         dtype: torch.dtype,
         *,
         is_quantised: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         shape = (config.kv_heads, pages_for(capacity), PAGE_SIZE, config.head_dimension)
         kind = QuantisedLayer if is_quantised else PlainLayer
         self._layers: list[PlainLayer | QuantisedLayer]
         # One tensor per kind over all layers: [layers, kv_heads, pages, PAGE_SIZE, dimension].
-        self._layers = kind.reserve(config.layers, shape, dtype)
+        self._layers = kind.reserve(config.layers, shape, dtype, device)
 
     @property
     def size(self) -> int:
@@ -81,7 +82,7 @@ class KeyValueCache:
         """Write all layers of `block` into `pages`."""
         slots = self._slots_of(pages)
         for layer, keys, values in zip(self._layers, block.keys, block.values, strict=True):
-            layer.store(slots, keys.transpose(0, 1), values.transpose(0, 1))
+            layer.store(slots, *(part.transpose(0, 1).to(slots.device) for part in (keys, values)))
 
     def _slots_of(self, pages: Sequence[int]) -> Tensor:
         """The slots of whole pages, page by page."""
@@ -128,10 +129,10 @@ class PlainLayer:
 
     @classmethod
     def reserve(
-        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype
+        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> list["PlainLayer | QuantisedLayer"]:
         """`layers` of them in two tensors `[layers, *shape]`."""
-        keys, values = (_reserve(layers, shape, dtype) for _ in range(2))
+        keys, values = (_reserve(layers, shape, dtype, device) for _ in range(2))
         return [cls(*pair) for pair in zip(keys, values, strict=True)]
 
     @property
@@ -165,12 +166,14 @@ class QuantisedLayer:
 
     @classmethod
     def reserve(
-        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype
+        cls, layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> list["PlainLayer | QuantisedLayer"]:
         """`layers` of them in four tensors; read back in `dtype`."""
-        keys, values = (_reserve(layers, shape, torch.int8) for _ in range(2))
+        keys, values = (_reserve(layers, shape, torch.int8, device) for _ in range(2))
         scales = (*shape[:-1], 1)
-        key_scales, value_scales = (_reserve(layers, scales, torch.float32) for _ in range(2))
+        key_scales, value_scales = (
+            _reserve(layers, scales, torch.float32, device) for _ in range(2)
+        )
         return [
             cls(*parts, dtype) for parts in zip(keys, key_scales, values, value_scales, strict=True)
         ]
@@ -207,8 +210,10 @@ class QuantisedLayer:
         )
 
 
-def _reserve(layers: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[_Vectors]:
+def _reserve(
+    layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> list[_Vectors]:
     """One tensor `[layers, *shape]`, by layer."""
-    whole = torch.empty((layers, *shape), dtype=dtype)
-    scratch = torch.empty(math.prod(shape), dtype=dtype)
+    whole = torch.empty((layers, *shape), dtype=dtype, device=device)
+    scratch = torch.empty(math.prod(shape), dtype=dtype, device=device)
     return [_Vectors(pages, pages.flatten(1, 2), scratch) for pages in whole]

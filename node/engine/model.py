@@ -14,13 +14,13 @@ from torch.nn.functional import gelu, rms_norm, silu
 
 from node.engine.adapters.plan import Adaptation, AdapterPlan, Unadapted
 from node.engine.attention import attend
-from node.engine.batch import Chunk, Span, StepBatch, build_batch
+from node.engine.batch import CPU, Chunk, Span, StepBatch, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
 from node.engine.errors import EngineFailed
 from node.engine.page_block import PageBlock
 from node.engine.rope import RotaryTable, local_table, rotate
-from node.engine.weights.hold import hold, hold_table
+from node.engine.weights.hold import DeviceSource, hold, hold_table
 from node.engine.weights.matrix import Matrix
 from node.engine.weights.packings import as_floats
 from node.engine.weights.scheme import WeightSource, norm_type
@@ -92,26 +92,32 @@ class LlamaModel:
         dtype: torch.dtype,
         positions: int,
         progress: Callable[[float], None] = lambda _fraction: None,
+        device: torch.device = CPU,
     ) -> None:
         """Read every weight, one layer at a time so that the peak stays near the final size.
 
         `dtype` is what is computed in; floats are held in it, packed weights stay packed (fast with
         bf16, by the referee with fp32). `positions` bounds the position of any token; `progress`
-        hears the fraction done.
+        hears the fraction done. On another `device` than the CPU packed weights become floats: its
+        kernels have none of these packings.
         """
         self.config = config
         self.dtype = dtype
-        self._embedding = hold_table(source.read("embedding"), dtype)
-        self._head = (
-            self._embedding if config.tied_embeddings else hold_table(source.read("head"), dtype)
+        self.device = device
+        if device != CPU:
+            source = DeviceSource(source, dtype, device)
+        self.embedding = hold_table(source.read("embedding"), dtype)
+        self.head = (
+            self.embedding if config.tied_embeddings else hold_table(source.read("head"), dtype)
         )
-        self._final_norm = as_floats(source.read("final_norm")).to(norm_type(config, dtype))
-        self._layers: list[LayerWeights] = []
+        self.final_norm = as_floats(source.read("final_norm")).to(norm_type(config, dtype))
+        self.layers: list[LayerWeights] = []
         for index in range(config.layers):
-            self._layers.append(_read_layer(source, index, config, dtype))
+            self.layers.append(_read_layer(source, index, config, dtype))
             progress((index + 1) / config.layers)
-        self._rotary = RotaryTable(config, positions, dtype)
-        self._local_rotary = local_table(config, positions, dtype)
+        self.rotary = RotaryTable(config, positions, dtype).to(device)
+        local = local_table(config, positions, dtype)
+        self._local_rotary = local.to(device) if local else None
         self._sliding = frozenset(config.variant.sliding_layers)
         self._unrotated = frozenset(config.variant.unrotated_layers)
         # Rounded as it will be multiplied: transformers has it in the model's type too.
@@ -120,18 +126,24 @@ class LlamaModel:
     @property
     def size(self) -> int:
         """Bytes of weights and tables."""
-        tables = self._embedding.size
-        if self._head is not self._embedding:
-            tables += self._head.size
-        layers = sum(layer.size for layer in self._layers)
-        rotary = self._rotary.size + (self._local_rotary.size if self._local_rotary else 0)
-        return tables + layers + self._final_norm.nbytes + rotary
+        tables = self.embedding.size
+        if self.head is not self.embedding:
+            tables += self.head.size
+        layers = sum(layer.size for layer in self.layers)
+        rotary = self.rotary.size + (self._local_rotary.size if self._local_rotary else 0)
+        return tables + layers + self.final_norm.nbytes + rotary
 
     def open(self, cache_tokens: int, *, is_cache_quantised: bool = False) -> "EagerRunner":
         """This model with pages for `cache_tokens` tokens."""
         return EagerRunner(
             self,
-            KeyValueCache(self.config, cache_tokens, self.dtype, is_quantised=is_cache_quantised),
+            KeyValueCache(
+                self.config,
+                cache_tokens,
+                self.dtype,
+                is_quantised=is_cache_quantised,
+                device=self.device,
+            ),
         )
 
     @torch.inference_mode()
@@ -143,10 +155,10 @@ class LlamaModel:
         `adaptation` is the plan of the batch's adapters.
         """
         adapted = adaptation or Unadapted()
-        whole = _Sight(batch.spans, *self._rotary.at(batch.positions))
+        whole = _Sight(batch.spans, *self.rotary.at(batch.positions))
         near = self._near(batch, whole) if self._sliding else whole
         hidden = self._embed(batch.token_ids)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             sight = near if index in self._sliding else whole
             normed = self._norm(hidden, layer.attention_norm)
             queries, keys, values = self._project(layer, index, normed, sight, adapted)
@@ -156,8 +168,8 @@ class LlamaModel:
             hidden = hidden + self._attention_output(layer, index, seen, adapted)
             normed = self._norm(hidden, layer.feed_forward_norm)
             hidden = hidden + self._feed_forward(layer, index, normed, adapted)
-        chosen = self._norm(hidden[batch.logit_rows], self._final_norm)
-        return self._capped(self._head.multiply(chosen).float())
+        chosen = self._norm(hidden[batch.logit_rows], self.final_norm)
+        return self._capped(self.head.multiply(chosen).float())
 
     def _near(self, batch: StepBatch, whole: _Sight) -> _Sight:
         """What the sliding layers see."""
@@ -167,7 +179,7 @@ class LlamaModel:
         return _Sight(spans, *self._local_rotary.at(batch.positions))
 
     def _embed(self, token_ids: Tensor) -> Tensor:
-        hidden = self._embedding.gather(token_ids)
+        hidden = self.embedding.gather(token_ids)
         return (
             hidden if self.config.variant.embedding_scale == 1 else hidden * self._embedding_scale
         )
@@ -267,7 +279,7 @@ class EagerRunner:
     def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """As `Runner.run`. `EngineFailed` after `close`."""
         model, cache = self._open()
-        return model.forward(build_batch(chunks, model.dtype), cache, adaptation)
+        return model.forward(build_batch(chunks, model.dtype, model.device), cache, adaptation)
 
     def export_pages(self, pages: Sequence[int]) -> PageBlock:
         """As `Runner`."""

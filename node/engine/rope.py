@@ -78,9 +78,19 @@ class RotaryTable:
         # The first half of a rotated vector subtracts the second: keep the sign in the table.
         self._sines = torch.cat((-sines, sines), dim=-1).to(dtype)
 
+    def to(self, device: torch.device) -> "RotaryTable":
+        """This table, after it has moved to `device`."""
+        self._cosines, self._sines = self._cosines.to(device), self._sines.to(device)
+        return self
+
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for `positions` [tokens], each `[tokens, 1, dimension]`."""
         return self._cosines[positions].unsqueeze(1), self._sines[positions].unsqueeze(1)
+
+    @property
+    def positions(self) -> int:
+        """For how many there are numbers."""
+        return len(self._cosines)
 
     @property
     def size(self) -> int:

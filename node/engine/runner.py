@@ -5,7 +5,7 @@ Knows the layout of a step's work only; `node.engine.model` computes it with tor
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,20 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class RankingRunner(Runner, Protocol):
+    """A runner that says itself which logit is the largest: all of them are far from the CPU."""
+
+    def ranked(
+        self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None
+    ) -> tuple[Tensor, list[int]]:
+        """As `run`, and for each row the token of the largest logit; -1 if it is not a number.
+
+        The logits are on the runner's device, and gone after its next run.
+        """
+        ...
+
+
 class RunnableModel(Protocol):
     """Weights that are ready to compute."""
 
@@ -51,6 +65,11 @@ class RunnableModel(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """What adapters are held in."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where adapters are held."""
         ...
 
     @property

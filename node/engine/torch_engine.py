@@ -3,7 +3,6 @@
 Knows how scheduler, model, cache and sampling fit together; must not know files, text or threads.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from node.engine.adapters.registry import AdapterSet, AdapterUses
 from node.engine.base import Ended, EngineRequest, EngineStatistics, PageOwner, StepOutput
-from node.engine.batch import Chunk, adapter_column
+from node.engine.batch import CPU, Chunk, adapter_column
+from node.engine.drawing import Draw, draw
 from node.engine.errors import EngineFailed, UnknownAdapter
 from node.engine.outputs import with_likelihoods
 from node.engine.page_exchange import PageExchange
-from node.engine.runner import RunnableModel, Runner
+from node.engine.runner import RankingRunner, RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits
-from node.engine.selection import Selection, follow
+from node.engine.selection import Selection, follow, is_drawn, likeliest_of, settled
 from node.engine.sequence import Work
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
@@ -55,7 +55,7 @@ class EngineOptions:
 
 
 class TorchEngine:
-    """Implements `node.engine.base.Engine` with a model and its cache on the CPU."""
+    """Implements `node.engine.base.Engine` with a model and its cache on one device."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class TorchEngine:
             model=options.model,
             is_cache_shared=options.is_cache_shared,
         )
-        self._adapters = adapters or AdapterSet(model.config, model.dtype)
+        self._adapters = adapters or AdapterSet(model.config, model.dtype, model.device)
         self._uses = AdapterUses(self._adapters)
         self._clock = clock
         self._costs = StepCosts()
@@ -174,7 +174,14 @@ class TorchEngine:
             )
             for item in work
         ]
-        scores = _scores(self._runner.run(chunks, self._adapters.plan(adapter_column(chunks))))
+        plan = self._adapters.plan(adapter_column(chunks))
+        if isinstance(self._runner, RankingRunner):
+            scores = _Scores(*self._runner.ranked(chunks, plan))
+        else:
+            logits = self._runner.run(chunks, plan)
+            scores = _Scores(logits, likeliest_of(logits))
+        if any(token < 0 for token in scores.likeliest):
+            raise EngineFailed("The model's output is not a number: its weights may be damaged.")
         seconds = self._clock() - started
         if all(item.count == 1 for item in work):
             self._costs.learn(sum(1 + len(item.drafts) for item in work), seconds)
@@ -192,43 +199,43 @@ class TorchEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """`logits` [rows, vocabulary] and the id of the largest in each row."""
+    """`logits` [rows, vocabulary], on any device, and the id of the largest in each row."""
 
     logits: Tensor
     likeliest: list[int]
 
 
-def _scores(logits: Tensor) -> _Scores:
-    """`EngineFailed` if a row is not numbers."""
-    if not logits.shape[0]:
-        return _Scores(logits, [])
-    if logits.is_cpu:
-        # numpy finds the largest of 49,152 numbers in a tenth of the time that torch's max() takes.
-        rows = logits.numpy()
-        tokens = rows.argmax(axis=1).tolist()
-        best = [float(row[token]) for row, token in zip(rows, tokens, strict=True)]
-    else:
-        largest, at = logits.max(dim=-1)
-        tokens, best = at.tolist(), largest.tolist()
-    # The largest of a row with NaN is NaN, so one look at it finds a row that is not numbers.
-    if not all(map(math.isfinite, best)):
-        raise EngineFailed("The model's output is not a number: its weights may be damaged.")
-    return _Scores(logits, tokens)
-
-
 def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
     """The new tokens of each item that wants one."""
     chosen: list[list[Selection]] = []
+    drawn = _drawn(scores.logits, work) if scores.logits.device != CPU else {}
     start = 0
     for item in work:
         stop = start + item.logits
-        if item.wants_token:
+        if start in drawn:
+            tokens = [drawn[row] for row in range(start, stop)]
+            chosen.append(settled(tokens, item.drafts))
+        elif item.wants_token:
             request = item.sequence.request
             answer = item.sequence.tokens[len(request.prompt) :]
             logits, likeliest = scores.logits[start:stop], scores.likeliest[start:stop]
             chosen.append(follow(logits, likeliest, request, answer, item.drafts))
         start = stop
     return chosen
+
+
+def _drawn(logits: Tensor, work: Sequence[Work]) -> dict[int, int]:
+    """The tokens of those rows that can be drawn where the logits are, many at a time."""
+    draws: list[Draw] = []
+    row = 0
+    for item in work:
+        request, position = item.sequence.request, item.sequence.answer_length
+        if item.logits and is_drawn(request):
+            draws += [Draw(row + n, request.sampling, position + n) for n in range(item.logits)]
+        row += item.logits
+    if not draws:
+        return {}
+    return dict(zip([one.row for one in draws], draw(logits, draws), strict=True))
 
 
 def _advance(

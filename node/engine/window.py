@@ -29,9 +29,12 @@ def _windowed(span: Span, positions: Tensor, window: int, dtype: torch.dtype) ->
         return span
     rows = span.stop - span.start
     # A row of a tree is not where it stands in the batch: its position says what it reaches.
-    columns = torch.cat((torch.arange(span.seen - rows), positions))
+    columns = torch.cat((torch.arange(span.seen - rows, device=positions.device), positions))
     hidden = columns <= positions.unsqueeze(1) - window
-    mask = torch.zeros(rows, span.seen, dtype=dtype) if span.mask is None else span.mask
+    if span.mask is None:
+        mask = torch.zeros(rows, span.seen, dtype=dtype, device=positions.device)
+    else:
+        mask = span.mask
     mask = mask.masked_fill(hidden, float("-inf"))
     first_page = max(int(positions.min()) + 1 - window, 0) // PAGE_SIZE
     gather = None if span.gather is None else span.gather[first_page:]

@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
-
 from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics, PageOwner
+from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
+from node.engine.device import device_kind, free_memory
 from node.engine.loop import EngineLoop, Generation
 from node.engine.page_exchange import PageExchange
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
 from node.hosting.draft_model import DraftModel, load_draft_model
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
-from node.hosting.kernels import KernelSettings, build_model, choose_kernels
+from node.hosting.kernels import KernelSettings, build_model, choose_kernels, device_for
 from node.hosting.memory import (
     Load,
     PrecisionChoice,
@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Hears the fraction of the weights that is in memory; called from a worker thread."""
+
+GPU_STEP_TOKENS = 1024
+"""A GPU reads so many tokens of prompts in the time of a few steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,6 @@ class HostedModel:
     adapters: AdapterSet
     exchange: Callable[[PageOwner, Sequence[int]], PageExchange]
     adapter: HostedAdapter | None = None
-    base_digest: Digest = Digest("")  # noqa: RUF009 - a string
-    """Of the base under an adapter; empty for a base itself."""
 
     @property
     def healthy(self) -> bool:
@@ -141,7 +142,6 @@ async def host_adapter(base: HostedModel, specialist: str, folder: Path) -> Host
         size=base.size + hosted.size,
         weights_size=base.weights_size + hosted.size,
         adapter=hosted,
-        base_digest=base.model_digest,
     )
 
 
@@ -162,12 +162,30 @@ def _drafts(
     ]
 
 
+def _options(spec: HostedSpec, load: Load, model: str) -> EngineOptions:
+    return EngineOptions(
+        context_length=load.context_length,
+        cache_tokens=load.cache_tokens,
+        running=spec.slots,
+        step_tokens=GPU_STEP_TOKENS if load.is_on_gpu else 128,
+        threads=spec.threads,
+        speculation=spec.speculation,
+        is_cache_quantised=spec.is_cache_quantised,
+        is_cache_shared=spec.is_cache_shared,
+        model=model,
+    )
+
+
 def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
     context_length = min(spec.context_length or config.context_length, config.context_length)
+    device = device_for(spec.kernels.device)
     settings = replace(
-        spec.kernels, threads=spec.threads, is_cache_quantised=spec.is_cache_quantised
+        spec.kernels,
+        threads=spec.threads,
+        is_cache_quantised=spec.is_cache_quantised,
+        device=device_kind(device),
     )
     load = Load(
         path=spec.path,
@@ -176,23 +194,15 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         context_length=context_length,
         may_be_native=settings.may_be_native,
         is_cache_quantised=spec.is_cache_quantised,
+        is_on_gpu=device != CPU,
     )
-    available = psutil.virtual_memory().available
-    precision = choose_precision(spec.precision, weights.kept_as, load, available)
+    precision = choose_precision(spec.precision, weights.kept_as, load, free_memory(device))
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
-    adapters = AdapterSet(config, model.dtype)
+    adapters = AdapterSet(config, model.dtype, model.device)
+    name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
+    options = _options(spec, load, name)
     drafts = _drafts(spec, weights, precision, load)
-    options = EngineOptions(
-        context_length=context_length,
-        cache_tokens=load.cache_tokens,
-        running=spec.slots,
-        threads=spec.threads,
-        speculation=spec.speculation,
-        is_cache_quantised=spec.is_cache_quantised,
-        is_cache_shared=spec.is_cache_shared,
-        model=f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}",
-    )
     engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(
         specialist=parse_specialist_id(spec.specialist or weights.name),

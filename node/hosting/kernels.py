@@ -1,16 +1,22 @@
-"""Who computes a hosted model: the compiled step where it can, torch everywhere else.
+"""Who computes a hosted model, and on which device: compiled code where it can, torch elsewhere.
 
-Knows builds, shapes and precisions; must not know files of models. Which of the two it became, and
+Knows builds, shapes, devices and precisions; must not know files of models. What it became, and
 why, is told in words.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
-from node.engine.device import default_threads
+from node.engine.cuda.reasons import CudaUnfit
+from node.engine.cuda.shape import check_shape as check_fused_shape
+from node.engine.device import DeviceChoice, NoDevice, choose_device, default_threads
 from node.engine.model import LlamaModel
 from node.engine.native.build import BuildSettings, native_library
 from node.engine.native.library import NativeLibrary
@@ -25,29 +31,51 @@ KernelChoice = Literal["auto", "native", "eager"]
 Say = Callable[[str], None]
 Progress = Callable[[float], None]
 
+WARM_TOKENS = 64
+"""Steps of up to so many tokens are made ready when a model is loaded, longer ones when they come.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What is wanted: `auto` is native where it works. Without a `folder` nothing is compiled."""
+    """What is wanted: `auto` is native where it works. Without a `folder` nothing is compiled.
+
+    On a GPU native is the fused step in Triton, which needs no folder.
+    """
 
     choice: KernelChoice = "auto"
     folder: Path | None = None
     threads: int = 0
     is_cache_quantised: bool = False
+    device: DeviceChoice = "cpu"
 
     @property
     def may_be_native(self) -> bool:
         """Whether nothing here is against it."""
-        return self.choice != "eager" and self.folder is not None and not self.is_cache_quantised
+        is_wanted = self.choice != "eager" and self.device == "cpu"
+        return is_wanted and self.folder is not None and not self.is_cache_quantised
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Who will compute. `library` is None for torch; `about` is for people."""
+    """Who will compute. `library` is None for torch; `about` is for people.
+
+    `is_fused` says that the fused step of a GPU will.
+    """
 
     about: str
     library: NativeLibrary | None = None
     threads: int = 1
+    device: torch.device = CPU
+    is_fused: bool = False
+
+
+def device_for(choice: DeviceChoice) -> torch.device:
+    """As `choose_device`; `UserError` with the reason if it cannot be had."""
+    try:
+        return choose_device(choice)
+    except NoDevice as reason:
+        raise UserError(f"engine.device is {choice}, but {reason}") from reason
 
 
 def choose_kernels(
@@ -57,6 +85,9 @@ def choose_kernels(
 
     `UserError` with the reason if native was demanded and cannot be.
     """
+    device = device_for(settings.device)
+    if device != CPU:
+        return _kernels_on(device, settings, config, precision)
     try:
         library = _library(settings, config, precision, say)
     except NativeUnfit as reason:
@@ -79,6 +110,35 @@ def _library(
     return native_library(BuildSettings(settings.folder), say)
 
 
+def _kernels_on(
+    device: torch.device, settings: KernelSettings, config: LlamaConfig, precision: Precision
+) -> Kernels:
+    """Who computes on a device that is not the CPU."""
+    unpacked = f"; {precision} unpacked to bf16" if precision in {"int8", "int4"} else ""
+    try:
+        _check_fused(device, settings, config)
+    except CudaUnfit as reason:
+        if settings.choice == "native":
+            raise UserError(f"engine.kernels is native, but {reason}") from reason
+        return Kernels(f"torch on {device.type}, because {reason}{unpacked}", device=device)
+    return Kernels(f"Triton on CUDA{unpacked}", device=device, is_fused=True)
+
+
+def _check_fused(device: torch.device, settings: KernelSettings, config: LlamaConfig) -> None:
+    """`CudaUnfit` unless the fused step can compute such a model there."""
+    if settings.choice == "eager":
+        raise CudaUnfit("engine.kernels asks for it")
+    if device.type != "cuda":
+        raise CudaUnfit("the fused step is for CUDA")
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise CudaUnfit("the GPU is older than compute capability 8.0")
+    if find_spec("triton") is None:
+        raise CudaUnfit("Triton is not installed")
+    if settings.is_cache_quantised:
+        raise CudaUnfit("keys and values are kept in int8")
+    check_fused_shape(config)
+
+
 def build_model(
     weights: ModelWeights,
     kernels: Kernels,
@@ -90,7 +150,7 @@ def build_model(
     source = QuantisedSource(weights.stored, weights.config, precision)
     if kernels.library is not None:
         try:
-            model = NativeModel(
+            native = NativeModel(
                 weights.config,
                 source,
                 kernels.library,
@@ -100,6 +160,13 @@ def build_model(
         except NativeUnfit as reason:
             kernels = Kernels(f"torch, because {reason}")
         else:
-            return model, f"native, {model.instructions}"
+            return native, f"native, {native.instructions}"
     dtype = activation_type(precision)
-    return LlamaModel(weights.config, source, dtype, positions, progress), kernels.about
+    model = LlamaModel(weights.config, source, dtype, positions, progress, kernels.device)
+    if not kernels.is_fused:
+        return model, kernels.about
+    # Here, because it imports Triton, which only machines with a GPU have.
+    from node.engine.cuda.model import CudaModel  # noqa: PLC0415
+
+    overlaps = torch.cuda.get_device_capability(kernels.device) >= (9, 0)
+    return CudaModel(model, overlaps=overlaps, warm=WARM_TOKENS), kernels.about

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from node.engine.config import LlamaConfig
+from node.engine.cuda.shape import working_bytes
 from node.engine.native.model import check_shape, native_bytes
 from node.engine.native.reasons import NativeUnfit
 from node.engine.pages import PAGE_SIZE, pages_for
@@ -37,7 +38,7 @@ class Load:
     """A model and how much is asked of it at a time.
 
     `may_be_native` says that weights may be held as the compiled step wants them, where it can
-    compute the model.
+    compute the model; `is_on_gpu` that they are floats, because a GPU has no packed kernels.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Load:
     context_length: int
     may_be_native: bool = False
     is_cache_quantised: bool = False
+    is_on_gpu: bool = False
 
     @property
     def cache_tokens(self) -> int:
@@ -74,14 +76,18 @@ def footprint(load: Load, precision: Precision) -> Footprint:
     reading needs (the largest matrix as the file has it, in fp32, beside what is kept of it).
     """
     largest = max(product.out * product.into for product in products(load.config))
-    return Footprint(
-        weights=_weights(load, precision),
-        cache=load.cache_tokens * _bytes_per_token(load, precision),
-        work=_WORKING_BYTES + 4 * largest,
-    )
+    cache = load.cache_tokens * _bytes_per_token(load, precision)
+    work = _WORKING_BYTES + 4 * largest
+    if load.is_on_gpu:
+        # What is gathered of one layer's pages at a time is memory there, and not only a promise.
+        work += cache // load.config.layers
+        work += working_bytes(load.config, activation_type(precision).itemsize)
+    return Footprint(weights=_weights(load, precision), cache=cache, work=work)
 
 
 def _weights(load: Load, precision: Precision) -> int:
+    if load.is_on_gpu and precision in {"int8", "int4"}:
+        precision = "bf16"
     if load.may_be_native:
         with suppress(NativeUnfit):
             check_shape(load.config, precision)
@@ -108,12 +114,14 @@ def choose_precision(
     """What to hold the model in: what is asked for, or for `auto` the best that fits.
 
     `auto` keeps a packed file as it is packed, because anything wider holds the same numbers, and
-    goes lower only if it must. `ModelFileError` with the figures if nothing allowed fits into
-    `available` bytes.
+    goes lower only if it must. On a GPU, where nothing stays packed, it is bf16. `ModelFileError`
+    with the figures if nothing allowed fits into `available` bytes.
     """
     candidates: Sequence[Precision]
     if wanted != "auto":
         candidates = (wanted,)
+    elif load.is_on_gpu:
+        candidates = ("bf16",)
     elif kept_as is not None:
         candidates = _AUTO[_AUTO.index(kept_as) :]
     else:

@@ -47,7 +47,7 @@ async def load_models(
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
-                kernels=KernelSettings(engine.kernels, paths.kernels),
+                kernels=KernelSettings(engine.kernels, paths.kernels, device=engine.device),
                 speculation="off" if engine.speculation == "off" else "auto",
                 draft=draft,
                 is_cache_quantised=engine.cache == "int8",

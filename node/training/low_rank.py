@@ -43,9 +43,7 @@ class LowRankParameters:
         self.dtype = dtype
         self.a: dict[Place, Tensor] = {}
         self.b: dict[Place, Tensor] = {}
-        self._masks = {
-            product: self._mask(parts).to(device) for product, parts in PRODUCTS.items()
-        }
+        self._masks = {product: self._mask(parts).to(device) for product, parts in PRODUCTS.items()}
         for layer in range(config.layers):
             for product, parts in PRODUCTS.items():
                 a = self._frozen(layer, product, parts) * shape.scale
@@ -162,5 +160,3 @@ def adapted_product(
         return rows @ weight.t()
     result: Tensor = _Product.apply(rows, weight, pair[0], pair[1], gate)  # type: ignore[no-untyped-call]
     return result
-
-

@@ -136,7 +136,7 @@ def plan_shelf(shelf: Shelf, members: Iterable[Member]) -> ShelfPlan:
             a_runs.append(Run(first.a, 1, start, len(gather) - start))
         else:
             a_runs.append(Run(first.a, len(group), start, most))
-    lanes = _lanes(gather, real)
+    lanes = _lanes(gather, real, shelf.device)
     return ShelfPlan(shelf, tuple(ordered), lanes, tuple(_merged(a_runs)), tuple(b_runs))
 
 
@@ -175,16 +175,16 @@ def _merged(runs: Sequence[Run]) -> list[Run]:
     return merged
 
 
-def _lanes(gather: list[int], real: list[int]) -> Lanes:
+def _lanes(gather: list[int], real: list[int], device: torch.device) -> Lanes:
     if gather == list(range(gather[0], gather[0] + len(gather))):
         nothing = torch.empty(0, dtype=torch.int64)
         return Lanes(slice(gather[0], gather[-1] + 1), nothing, None, nothing)
     is_padded = len(real) < len(gather)
     return Lanes(
         window=None,
-        gather=torch.tensor(gather),
-        real=torch.tensor(real) if is_padded else None,
-        back=torch.tensor([gather[lane] for lane in real]),
+        gather=torch.tensor(gather, device=device),
+        real=torch.tensor(real, device=device) if is_padded else None,
+        back=torch.tensor([gather[lane] for lane in real], device=device),
     )
 
 

@@ -13,6 +13,7 @@ from node.engine.adapters.layout import ProductLayout, lay_out
 from node.engine.adapters.plan import AdapterPlan, Member, plan_shelf
 from node.engine.adapters.shelf import Shelf, Slot
 from node.engine.adapters.weights import Adapter, complaints
+from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
 from node.engine.errors import UnknownAdapter
 
@@ -38,10 +39,11 @@ class AdapterSet:
     `acquire`, `release` and `plan` by the one that computes.
     """
 
-    def __init__(self, config: LlamaConfig, dtype: torch.dtype) -> None:
-        """For a model of the shape `config` that computes in `dtype`."""
+    def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device = CPU) -> None:
+        """For a model of the shape `config` that computes in `dtype` on `device`."""
         self._config = config
         self._dtype = dtype
+        self._device = device
         self._lock = threading.Lock()
         self._shelves: dict[tuple[ProductLayout, ...], Shelf] = {}
         self._handles: dict[str, int] = {}
@@ -72,7 +74,9 @@ class AdapterSet:
         with self._lock:
             if adapter.digest in self._handles:
                 return
-            shelf = self._shelves.get(layouts) or Shelf(self._next, layouts, self._dtype)
+            shelf = self._shelves.get(layouts) or Shelf(
+                self._next, layouts, self._dtype, self._device
+            )
             slot = shelf.put(pairs)
             self._shelves[layouts] = shelf
             self._handles[adapter.digest] = self._next

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from node.engine.adapters.layout import Place, ProductLayout, ProductPair, digest_of_a
+from node.engine.batch import CPU
 
 
 @dataclass(slots=True, eq=False)
@@ -58,9 +59,16 @@ class Shelf:
     Reading `products` meanwhile is safe for slots that are not being put or taken off.
     """
 
-    def __init__(self, number: int, layouts: Sequence[ProductLayout], dtype: torch.dtype) -> None:
-        """Empty, for weights of `dtype`. `number` tells shelves apart."""
+    def __init__(
+        self,
+        number: int,
+        layouts: Sequence[ProductLayout],
+        dtype: torch.dtype,
+        device: torch.device = CPU,
+    ) -> None:
+        """Empty, for weights of `dtype` on `device`. `number` tells shelves apart."""
         self.number = number
+        self.device = device
         self.version = 0
         """Changes with every adapter that comes or goes."""
         self._a_slots: dict[bytes, int] = {}
@@ -69,10 +77,12 @@ class Shelf:
         self._free_b = _Slots()
         self.products: dict[Place, StackedProduct] = {}
         for layout in layouts:
-            a = torch.empty((0, layout.rank, layout.into), dtype=dtype)
+            a = torch.empty((0, layout.rank, layout.into), dtype=dtype, device=device)
             bs = [
                 torch.empty(
-                    (0, piece.rank_stop - piece.rank_start, piece.stop - piece.start), dtype=dtype
+                    (0, piece.rank_stop - piece.rank_start, piece.stop - piece.start),
+                    dtype=dtype,
+                    device=device,
                 )
                 for piece in layout.pieces
             ]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from node.engine.adapters.plan import AdapterPlan
-from node.engine.batch import Chunk
+from node.engine.batch import CPU, Chunk
 from node.engine.config import LlamaConfig
 from node.engine.errors import EngineFailed
 from node.engine.native.adapters import AdapterTables
@@ -212,6 +212,11 @@ class NativeModel:
     def dtype(self) -> torch.dtype:
         """As `RunnableModel.dtype`."""
         return torch.bfloat16
+
+    @property
+    def device(self) -> torch.device:
+        """As `RunnableModel.device`."""
+        return CPU
 
     @property
     def logit_width(self) -> int:

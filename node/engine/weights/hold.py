@@ -21,6 +21,7 @@ from node.engine.weights.packings import (
     stack,
 )
 from node.engine.weights.quantise import quantise_int8
+from node.engine.weights.scheme import WeightSource
 
 
 def hold(parts: Sequence[Stored], dtype: torch.dtype) -> Matrix:
@@ -50,6 +51,22 @@ def hold_table(stored: Stored, dtype: torch.dtype) -> Table:
     if isinstance(stored, Int4Groups):
         return DenseMatrix(stored.dequantised().to(dtype))
     return Int8Matrix(_by_rows(stored))
+
+
+class DeviceSource:
+    """Implements `WeightSource` on another: floats of one type on one device."""
+
+    def __init__(self, source: WeightSource, dtype: torch.dtype, device: torch.device) -> None:
+        self._source = source
+        self._dtype = dtype
+        self._device = device
+
+    def read(self, name: str) -> Tensor:
+        """One weight, packed or not."""
+        stored = self._source.read(name)
+        # Norms may be multiplied in a wider type than `dtype`: they are cast where they are kept.
+        floats = as_floats(stored).to(self._device)
+        return floats.to(self._dtype) if floats.dim() > 1 else floats
 
 
 def _by_rows(packed: Int8Rows | Int8Groups) -> Int8Rows:

@@ -37,20 +37,20 @@ class DenseMatrix:
     """Floats of the activation type."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
+        self.weight = weight
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._weight.nbytes
+        return self.weight.nbytes
 
     def multiply(self, rows: Tensor) -> Tensor:
         """See `Matrix`."""
-        return linear(rows, self._weight)
+        return linear(rows, self.weight)
 
     def gather(self, index: Tensor) -> Tensor:
         """See `Table`."""
-        return self._weight[index]
+        return self.weight[index]
 
 
 class RefereeMatrix:

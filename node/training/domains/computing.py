@@ -33,9 +33,7 @@ def computing_domain(folder: Path, *, with_undocumented: bool = True) -> Domain:
     source = functions if with_undocumented else documented
     learnt += [_function(one) for one in source if not _is_test(one) and not _is_validation(one)]
     train = without_repeats(learnt, [*test, *validation])
-    return Domain(
-        "computing", tuple(train), tuple(validation), tuple(test), vary=without_assertion
-    )
+    return Domain("computing", tuple(train), tuple(validation), tuple(test), vary=without_assertion)
 
 
 def _is_kept_apart(task: CodingTask) -> bool:

@@ -1,5 +1,6 @@
 """What a model will take, what `auto` takes, and what is said when nothing fits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,12 @@ def test_a_refusal_says_what_would_fit(available: int, said: str) -> None:
 def test_auto_that_does_not_fit_is_refused_with_the_smallest() -> None:
     with pytest.raises(ModelFileError, match=r"weights in int4, .* would fit"):
         choose_precision("auto", "int4", LOAD, footprint(LOAD, "int4").total - 1)
+
+
+def test_on_a_gpu_packed_weights_take_as_much_as_bf16_and_auto_is_bf16() -> None:
+    load = replace(LOAD, is_on_gpu=True)
+    assert footprint(load, "int4").weights == footprint(load, "bf16").weights
+    assert footprint(load, "bf16").work > footprint(LOAD, "bf16").work
+    assert choose_precision("auto", "int4", load, PLENTY) == "bf16"
+    with pytest.raises(ModelFileError, match=r"(Even in|In) int4"):
+        choose_precision("auto", None, load, footprint(load, "bf16").total - 1)
