@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 
@@ -120,27 +121,21 @@ class Chain:
             node=PeerId(at or self._host.me),
             memory_at=PeerId(memory_at) if memory_at else None,
         )
-        preparing_at = None
-        async with asyncio.TaskGroup() as tasks:
-            began, first, texts = time.perf_counter(), 0.0, []
-            async with aclosing(self._host.coordinator.answer(request)) as events:
-                async for event in events:
-                    if isinstance(event, Delta):
-                        texts.append(event.text)
-                        if not first:
-                            first = time.perf_counter() - began
-                            if prepare_at:
-                                preparing_at = tasks.create_task(
-                                    self._prepare(index + 1, PeerId(prepare_at))
-                                )
-                    if isinstance(event, Completed):
-                        used = event.memory
-                        self.note = (
-                            f"{event.prompt_tokens} tokens; pages reused {used.pages_reused}, "
-                            f"fetched {used.pages_fetched} in {used.bytes_fetched / 1e6:.1f} MB"
-                        )
-            if preparing_at is not None and not preparing_at.done():
-                preparing_at.cancel()
+        began, first, texts = time.perf_counter(), 0.0, []
+        async with aclosing(self._host.coordinator.answer(request)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    texts.append(event.text)
+                    if not first:
+                        first = time.perf_counter() - began
+                        if prepare_at:
+                            self._host.prepare(self._prepare(index + 1, PeerId(prepare_at)))
+                if isinstance(event, Completed):
+                    used = event.memory
+                    self.note = (
+                        f"{event.prompt_tokens} tokens; pages reused {used.pages_reused}, "
+                        f"fetched {used.pages_fetched} in {used.bytes_fetched / 1e6:.1f} MB"
+                    )
         if index == len(self.answers):
             self.answers.append("".join(texts))
         return first
@@ -167,11 +162,16 @@ class Chain:
 class Host:
     """The node of this process."""
 
-    def __init__(self, node: Node, words: int) -> None:
+    def __init__(self, node: Node, words: int, tasks: asyncio.TaskGroup) -> None:
         presence = node.presences.named(None)
         self.coordinator: Coordinator = presence.coordinator
         self.me = presence.me
         self.words = words
+        self._tasks = tasks
+
+    def prepare(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done while steps go on."""
+        self._tasks.create_task(work)
 
     def chain(self, seed: int, answers: Sequence[str] = ()) -> Chain:
         """A task of its own."""
@@ -186,7 +186,7 @@ class Host:
                     try:
                         await chain.step(0, at=peer)
                         break
-                    except ExceptionGroup:
+                    except DslmError:
                         await asyncio.sleep(0.3)
 
 
@@ -333,5 +333,5 @@ async def own_host(setting: Setting, there: There | None = None) -> AsyncIterato
         models=_models(adapters),
     )
     config = replace(config, api=replace(config.api, listen=f"127.0.0.1:{_free_port()}"))
-    async with running_node(config) as node:
-        yield Host(node, words=setting.tokens - 40)
+    async with running_node(config) as node, asyncio.TaskGroup() as tasks:
+        yield Host(node, setting.tokens - 40, tasks)

@@ -30,7 +30,8 @@ def preparing(step: AnswerRequest, at: PeerId) -> AnswerRequest:
     """A request that has peer `at` read the prompt of `step` now, so that it is ready in time.
 
     `step` is what will be asked there, as far as it is known; the beginning of its prompt counts.
-    One token is made, which nobody wants.
+    One token is made, which nobody wants. Let it run on when the step itself is asked: the two
+    share what is computed and what is fetched.
     """
     return replace(
         step,

@@ -49,9 +49,15 @@ class MemoryRecall:
     def __init__(self, memory: NodeMemory, parts: FetchParts) -> None:
         self._memory = memory
         self._parts = parts
+        self._running: set[tuple[str, PeerId]] = set()
+        """Tickets, and from whom pages are being fetched for them."""
 
     def begin(self, ask: Ask, prompt: tuple[int, ...], client: PeerId | None) -> "Fetching":
-        """See `Recall`. Only what has a ticket is noted or fetched."""
+        """See `Recall`. Only what has a ticket is noted or fetched.
+
+        Requests of one task that overlap, as when one makes ready what the next asks, need one
+        transfer: what it brings is found by both.
+        """
         fetching = Fetching()
         specialist = SpecialistId(ask.specialist)
         model = self._memory.models.get(specialist)
@@ -60,9 +66,12 @@ class MemoryRecall:
         pages = PromptPages(prompt, client or "", ask.tenant, ask.memory_ticket)
         self._memory.notes.add(specialist, pages, self._memory.clock.monotonic())
         source = self._source(ask.memory_at)
-        if source is not None:
+        if source is not None and (ask.memory_ticket, source) not in self._running:
+            key = ask.memory_ticket, source
+            self._running.add(key)
             transfer = Transfer(self._memory, self._parts, model, pages, source)
-            fetching.run(self._parts.tasks, transfer)
+            task = fetching.run(self._parts.tasks, transfer)
+            task.add_done_callback(lambda _: self._running.discard(key))
         return fetching
 
     def _source(self, named: str) -> PeerId | None:
@@ -97,10 +106,11 @@ class Fetching:
         """See `Recalled`."""
         return self._transfer.bytes_received if self._transfer else 0
 
-    def run(self, tasks: asyncio.TaskGroup, transfer: "Transfer") -> None:
-        """Begin `transfer`."""
+    def run(self, tasks: asyncio.TaskGroup, transfer: "Transfer") -> "asyncio.Task[None]":
+        """Begin `transfer`, in the task that is returned."""
         self._transfer = transfer
         self._task = tasks.create_task(transfer.run())
+        return self._task
 
     def stop(self) -> None:
         """See `Recalled`."""

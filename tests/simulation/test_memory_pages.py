@@ -236,6 +236,20 @@ def test_what_came_before_a_transfer_was_stopped_is_of_use_to_the_next() -> None
     play(story)
 
 
+def test_requests_of_one_task_share_a_transfer() -> None:
+    async def story(scene: Scene) -> None:
+        first, second = scene.fetch(), scene.fetch()
+        await first.wait()
+        await second.wait()
+        assert (first.pages, second.pages) == (99, 0)
+        scene.here.known.clear()
+        third = scene.fetch()
+        await third.wait()
+        assert third.pages == 99, "it was over"
+
+    play(story)
+
+
 def test_a_peer_that_dies_in_the_middle_costs_nothing() -> None:
     async def story(scene: Scene) -> None:
         fetching = scene.fetch()
