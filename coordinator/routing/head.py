@@ -1,0 +1,166 @@
+"""The trained part of the router: what a prompt's and a card's vectors say about each other.
+
+Knows vectors and its own trained arrays; must not know texts, peers or plans. The cards are its
+input, so that a card never seen before scores like any other; `benchmarks/train_router.py` makes
+the arrays.
+"""
+
+import importlib.resources
+import io
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.routing.card_set import CardSet, Floats
+from protocols.errors import ModelFileError
+
+_PLACE = "head.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Trained arrays, for the encoder whose digest is `encoder`.
+
+    A vector `v` lies at `(v - mean) @ metric`, at unit length, in the space where specialists'
+    subjects are far apart and styles are not: within-subject scatter is whitened away.
+    """
+
+    encoder: str
+    mean: Floats
+    """[dimensions]"""
+    metric: Floats
+    """[dimensions, kept]"""
+    background: Floats
+    """[vectors, dimensions]: what people say to machines all day, for no specialist."""
+    sharpness: float
+    """How much more the nearest prototype of a card counts than its others."""
+    card_weights: Floats
+    """[3]: of a card's prototypes in the metric, of its description, of its centre."""
+    description_guess: Floats
+    """[2]: the cosine with a description that was not encoded is `a + b * prototypes`."""
+    fit_weights: Floats
+    """[features + 1]: logistic weights of `fit_features`, the constant last."""
+    chain_weights: Floats
+    """[features + 1]: logistic weights of `coordinator.routing.chains`, the constant last."""
+
+    def project(self, vectors: Floats) -> Floats:
+        """`[..., dimensions]` to `[..., kept]`, rows of unit length."""
+        moved = (vectors - self.mean) @ self.metric
+        length = np.linalg.norm(moved, axis=-1, keepdims=True)
+        projected: Floats = moved / np.maximum(length, 1e-9)
+        return projected
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCards:
+    """Cards as the head compares them: rows of `CardSet.prototypes` and centres, projected."""
+
+    cards: CardSet
+    rows: Floats
+    centres: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """How near each of some vectors lies to each card, all `[vectors, cards]`.
+
+    `prototypes` and `centre` are cosines in the metric, `cosine` is the best one without it.
+    """
+
+    prototypes: Floats
+    centre: Floats
+    cosine: Floats
+
+
+def load_head(data: bytes | None = None) -> Head:
+    """The head that ships, or the one in `data`; `ModelFileError` if it is damaged."""
+    if data is None:
+        data = importlib.resources.files("coordinator.routing").joinpath(_PLACE).read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return Head(
+                encoder=str(arrays["encoder"]),
+                sharpness=float(arrays["sharpness"]),
+                **{name: arrays[name].astype(np.float32) for name in _ARRAYS},
+            )
+    except (KeyError, ValueError, OSError, EOFError) as error:
+        raise ModelFileError(f"The router's head is damaged: {error}") from error
+
+
+def dump_head(head: Head) -> bytes:
+    """What `load_head` reads; matrices are rounded to 16 bits."""
+    buffer = io.BytesIO()
+    values = {one.name: np.asarray(getattr(head, one.name)) for one in fields(head)}
+    for name in ("mean", "metric", "background"):
+        values[name] = values[name].astype(np.float16)
+    np.savez_compressed(buffer, allow_pickle=False, **values)
+    return buffer.getvalue()
+
+
+def prepare(head: Head, cards: CardSet) -> PreparedCards:
+    """`cards` for `nearness`; one matrix product over all prototypes."""
+    rows = head.project(cards.prototypes)
+    if not len(cards):
+        return PreparedCards(cards, rows, rows)
+    centres = np.add.reduceat(rows, cards.starts, axis=0)
+    centres /= np.maximum(np.linalg.norm(centres, axis=-1, keepdims=True), 1e-9)
+    return PreparedCards(cards, rows, centres)
+
+
+def nearness(head: Head, vectors: Floats, prepared: PreparedCards) -> Nearness:
+    """Of every row of `vectors` [vectors, dimensions, unit length] to every card."""
+    if not len(prepared.cards):
+        nothing = np.zeros((len(vectors), 0), np.float32)
+        return Nearness(nothing, nothing, nothing)
+    starts, counts = prepared.cards.starts, prepared.cards.counts
+    projected = head.project(vectors)
+    cosines = projected @ prepared.rows.T
+    weights = np.exp(head.sharpness * (cosines - 1))
+    mean = np.add.reduceat(weights, starts, axis=1) / counts
+    raw = vectors @ prepared.cards.prototypes.T
+    return Nearness(
+        prototypes=(np.log(mean) / head.sharpness + 1).astype(np.float32),
+        centre=projected @ prepared.centres.T,
+        cosine=np.maximum.reduceat(raw, starts, axis=1),
+    )
+
+
+def card_logits(head: Head, near: Nearness, described: Floats | None = None) -> Floats:
+    """`[vectors, cards]`: how much a card speaks to a prompt; differences of them are log odds.
+
+    `described` [vectors, cards] are the best cosines with a sentence of each card's description,
+    not a number where it has none or it was not encoded.
+    """
+    guess = head.description_guess[0] + head.description_guess[1] * near.prototypes
+    given = guess if described is None else np.where(np.isnan(described), guess, described)
+    weights = head.card_weights
+    logits: Floats = weights[0] * near.prototypes + weights[1] * given + weights[2] * near.centre
+    return logits
+
+
+def shares(logits: Floats) -> Floats:
+    """`[..., cards]` logits as probabilities that sum to 1 over the cards."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def fit_features(head: Head, vectors: Floats, logits: Floats, near: Nearness) -> Floats:
+    """`[vectors, 5]`, from which comes whether any card fits: the best card's logit, its cosine
+    and centre, how near everyday talk is, and the lead over the second card.
+    """
+    best = logits.argmax(axis=-1)[:, None]
+    ordered = np.sort(logits, axis=-1)
+    lead = ordered[:, -1] - ordered[:, -2] if logits.shape[1] > 1 else np.full(len(logits), 4.0)
+    everyday = (vectors @ head.background.T).max(axis=-1)
+    picked = [np.take_along_axis(one, best, -1)[:, 0] for one in (logits, near.cosine, near.centre)]
+    return np.stack([*picked, everyday, np.minimum(lead, 4.0)], axis=-1).astype(np.float32)
+
+
+def logistic(features: Floats, weights: Floats) -> NDArray[np.float32]:
+    """`[...]` probabilities out of `[..., features]`; the last weight is the constant."""
+    total = features @ weights[:-1] + weights[-1]
+    return (1 / (1 + np.exp(-np.clip(total, -30, 30)))).astype(np.float32)
+
+
+_ARRAYS = tuple(one.name for one in fields(Head) if one.name not in ("encoder", "sharpness"))
