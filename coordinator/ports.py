@@ -40,7 +40,9 @@ class EncodedPrompt:
 class PromptEncoder(Encoder, Protocol):
     """An encoder that also tells the parts of a prompt apart."""
 
-    async def encode_prompt(self, text: str, parts: Sequence[tuple[int, int]] = ()) -> EncodedPrompt:
+    async def encode_prompt(
+        self, text: str, parts: Sequence[tuple[int, int]] = ()
+    ) -> EncodedPrompt:
         """`text` in one pass over all of it, and its `parts` (characters, begin and end)."""
         ...
 

@@ -40,7 +40,9 @@ def card_set(cards: Sequence[CapabilityCard], encoder: str, dimensions: int) -> 
     for card in cards if encoder else ():
         if card.encoder != encoder:
             continue
-        vectors = [prototype_vector(one) for one in card.prototypes if len(one.vector) == dimensions]
+        vectors = [
+            prototype_vector(one) for one in card.prototypes if len(one.vector) == dimensions
+        ]
         vectors = [vector for vector in vectors if vector.any()]
         if vectors:
             taken.append(card)

@@ -36,7 +36,7 @@ class Head:
     sharpness: float
     """How much more the nearest prototype of a card counts than its others."""
     card_weights: Floats
-    """[3]: of a card's prototypes in the metric, of its description, of its centre."""
+    """[2]: of a card's prototypes in the metric, and of its description."""
     description_guess: Floats
     """[2]: the cosine with a description that was not encoded is `a + b * prototypes`."""
     fit_weights: Floats
@@ -54,22 +54,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCards:
-    """Cards as the head compares them: rows of `CardSet.prototypes` and centres, projected."""
+    """Cards as the head compares them: rows of `CardSet.prototypes`, projected."""
 
     cards: CardSet
     rows: Floats
-    centres: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
     """How near each of some vectors lies to each card, all `[vectors, cards]`.
 
-    `prototypes` and `centre` are cosines in the metric, `cosine` is the best one without it.
+    `prototypes` is a soft maximum of cosines in the metric, `cosine` the best one without it.
     """
 
     prototypes: Floats
-    centre: Floats
     cosine: Floats
 
 
@@ -100,19 +98,14 @@ def dump_head(head: Head) -> bytes:
 
 def prepare(head: Head, cards: CardSet) -> PreparedCards:
     """`cards` for `nearness`; one matrix product over all prototypes."""
-    rows = head.project(cards.prototypes)
-    if not len(cards):
-        return PreparedCards(cards, rows, rows)
-    centres = np.add.reduceat(rows, cards.starts, axis=0)
-    centres /= np.maximum(np.linalg.norm(centres, axis=-1, keepdims=True), 1e-9)
-    return PreparedCards(cards, rows, centres)
+    return PreparedCards(cards, head.project(cards.prototypes))
 
 
 def nearness(head: Head, vectors: Floats, prepared: PreparedCards) -> Nearness:
     """Of every row of `vectors` [vectors, dimensions, unit length] to every card."""
     if not len(prepared.cards):
         nothing = np.zeros((len(vectors), 0), np.float32)
-        return Nearness(nothing, nothing, nothing)
+        return Nearness(nothing, nothing)
     starts, counts = prepared.cards.starts, prepared.cards.counts
     projected = head.project(vectors)
     cosines = projected @ prepared.rows.T
@@ -121,7 +114,6 @@ def nearness(head: Head, vectors: Floats, prepared: PreparedCards) -> Nearness:
     raw = vectors @ prepared.cards.prototypes.T
     return Nearness(
         prototypes=(np.log(mean) / head.sharpness + 1).astype(np.float32),
-        centre=projected @ prepared.centres.T,
         cosine=np.maximum.reduceat(raw, starts, axis=1),
     )
 
@@ -135,25 +127,26 @@ def card_logits(head: Head, near: Nearness, described: Floats | None = None) -> 
     guess = head.description_guess[0] + head.description_guess[1] * near.prototypes
     given = guess if described is None else np.where(np.isnan(described), guess, described)
     weights = head.card_weights
-    logits: Floats = weights[0] * near.prototypes + weights[1] * given + weights[2] * near.centre
+    logits: Floats = weights[0] * near.prototypes + weights[1] * given
     return logits
 
 
 def shares(logits: Floats) -> Floats:
     """`[..., cards]` logits as probabilities that sum to 1 over the cards."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+    divided: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return divided
 
 
 def fit_features(head: Head, vectors: Floats, logits: Floats, near: Nearness) -> Floats:
-    """`[vectors, 5]`, from which comes whether any card fits: the best card's logit, its cosine
-    and centre, how near everyday talk is, and the lead over the second card.
+    """`[vectors, 4]`, from which comes whether any card fits: the best card's logit and cosine,
+    how near everyday talk is, and the lead over the second card.
     """
     best = logits.argmax(axis=-1)[:, None]
     ordered = np.sort(logits, axis=-1)
     lead = ordered[:, -1] - ordered[:, -2] if logits.shape[1] > 1 else np.full(len(logits), 4.0)
     everyday = (vectors @ head.background.T).max(axis=-1)
-    picked = [np.take_along_axis(one, best, -1)[:, 0] for one in (logits, near.cosine, near.centre)]
+    picked = [np.take_along_axis(one, best, -1)[:, 0] for one in (logits, near.cosine)]
     return np.stack([*picked, everyday, np.minimum(lead, 4.0)], axis=-1).astype(np.float32)
 
 

@@ -3,6 +3,7 @@
 Knows text only; must not know vectors or cards. Pure; time grows in proportion to the text.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def segments(text: str) -> tuple[Segment, ...]:
     if not text.strip():
         return ()
     cuts = [0, *_cuts(text), len(text)]
-    found = [Segment(start, end) for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    found = [Segment(start, end) for start, end in itertools.pairwise(cuts) if start < end]
     return tuple(_join(text, found))
 
 
