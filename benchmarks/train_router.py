@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_encoder(models: Path | None) -> MiniLmEncoder:
-    """The encoder that dslm uses by default, fetched before by `dslm setup`."""
-    paths = default_encoder_paths(models or environment().paths.models)
+    """The encoder that dslm uses by default, below `models` or DSLM_MODELS_DIR."""
+    paths = default_encoder_paths(models or Path(environment()["DSLM_MODELS_DIR"]))
     return MiniLmEncoder(paths.model, paths.tokenizer)
 
 

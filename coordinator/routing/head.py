@@ -134,8 +134,7 @@ def card_logits(head: Head, near: Nearness, described: Floats | None = None) -> 
 def shares(logits: Floats) -> Floats:
     """`[..., cards]` logits as probabilities that sum to 1 over the cards."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    divided: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return divided
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def fit_features(head: Head, vectors: Floats, logits: Floats, near: Nearness) -> Floats:
@@ -153,7 +152,7 @@ def fit_features(head: Head, vectors: Floats, logits: Floats, near: Nearness) ->
 def logistic(features: Floats, weights: Floats) -> NDArray[np.float32]:
     """`[...]` probabilities out of `[..., features]`; the last weight is the constant."""
     total = features @ weights[:-1] + weights[-1]
-    return (1 / (1 + np.exp(-np.clip(total, -30, 30)))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(-np.clip(total, -30, 30))), dtype=np.float32)
 
 
 _ARRAYS = tuple(one.name for one in fields(Head) if one.name not in ("encoder", "sharpness"))

@@ -74,7 +74,7 @@ class Scorer:
         cut = segments(text)
         encoded = await self._encoder.encode_prompt(text, [(one.start, one.end) for one in cut])
         seen = encoded.parts.any(axis=1)
-        kept = [one for one, is_seen in zip(cut, seen.tolist(), strict=True) if is_seen]
+        kept = [cut[at] for at in np.flatnonzero(seen).tolist()]
         if len(kept) < len(cut) and kept:  # what the encoder did not see goes with the last part
             kept[-1] = Segment(kept[-1].start, cut[-1].end)
         vectors = np.concatenate([encoded.whole[None], encoded.parts[seen]])
