@@ -7,6 +7,7 @@ the arrays.
 
 import importlib.resources
 import io
+import zipfile
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -82,7 +83,7 @@ def load_head(data: bytes | None = None) -> Head:
                 sharpness=float(arrays["sharpness"]),
                 **{name: arrays[name].astype(np.float32) for name in _ARRAYS},
             )
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelFileError(f"The router's head is damaged: {error}") from error
 
 
