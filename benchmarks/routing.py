@@ -2,10 +2,11 @@
 
 Eight specialists of MMLU subjects, whose cards are made of dev and validation questions; prompts
 are test questions without their choices, exact repeats left out. The baseline is what was measured
-before anything was trained: four prototypes a card, the best cosine, made of the same rows and run
-on the same prompts. Three heads, two of them trained without another tenth of the rows (their cards
-and the baseline's lack these too); intervals are 95 % bootstraps over prompts of means over these
-three runs, differences are paired. `routing_training` says what a head is trained on.
+before anything was trained: four prototypes a card, the best cosine, made of the same questions and
+run on the same prompts (our cards' examples are each question, and each with its choices). Three
+heads, two of them trained without another tenth of the rows (their cards and the baseline's lack
+these too); intervals are 95 % bootstraps over prompts of means over these three runs, differences
+are paired. `routing_training` says what a head is trained on.
 """
 
 import argparse
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.routing.chains import presence
-from coordinator.routing.head import Head, fit_features, logistic, shares
+from coordinator.routing.head import Head, fit_chance, logistic, shares
+from coordinator.routing.verdict import FIT_MIN
 from report import Row as Line
 from report import print_report
 from routing_cards import (
@@ -46,6 +48,7 @@ from routing_training import (
     Labelled,
     Training,
     all_chain_features,
+    all_fit_features,
     labelled,
     load_training,
     logits_of,
@@ -80,9 +83,8 @@ class Run:
 
     def fits(self, vectors: Floats) -> NDArray[np.float64]:
         """The probability that any card fits, for each prompt."""
-        logits, near = logits_of(self.head, vectors, self.cards)
-        features = fit_features(self.head, vectors, logits, near)
-        return logistic(features, self.head.fit_weights).astype(np.float64)
+        features = all_fit_features(self.head, vectors, self.cards)
+        return fit_chance(self.head, features).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ def make_run(training: Training, head: Head, more: dict[str, Floats] | None = No
     examples = by_domain(training.questions.whole, training.questions.domains.tolist())
     for name, vectors in (more or {}).items():
         examples[name] = np.concatenate([examples[name], vectors])
-    cards = trial_cards(examples, training.described, training.encoder)
+    with_choices = by_domain(training.with_choices.whole, training.with_choices.domains.tolist())
+    every = {name: np.concatenate([own, with_choices[name]]) for name, own in examples.items()}
+    cards = trial_cards(every, training.described, training.encoder, head=head)
     plain = trial_cards(examples, training.described, training.encoder, BASELINE_PROTOTYPES)
     return Run(head, cards, plain)
 
@@ -153,7 +157,7 @@ def newcomer_lines(bench: Bench) -> list[Line]:
         of_seeds, of_plain = [], []
         for seed in SEEDS:
             sampled = bench.training.sampled(seed)
-            run = make_run(sampled, train_head(sampled.without(name)))
+            run = make_run(sampled, train_head(sampled.without(name), is_all_wanted=False))
             of_seeds.append(top(run.ours(vectors), right, 1))
             of_plain.append(top(run.theirs(vectors), right, 1))
         ours.append(np.mean(of_seeds, axis=0))
@@ -194,9 +198,9 @@ def stranger_lines(bench: Bench) -> list[Line]:
         found.append(line)
         passed = np.mean([false_positives(*pair) for pair in ours])
         before = np.mean([false_positives(*pair) for pair in theirs])
-        kept = float(np.mean([(pair[0] >= 0.5).mean() for pair in ours]))
-        refused = float(np.mean([(pair[1] < 0.5).mean() for pair in ours]))
-        note = f"4 prototypes {before:.3f}; at 0.5: {kept:.3f} kept, {refused:.3f} refused"
+        kept = float(np.mean([(pair[0] >= FIT_MIN).mean() for pair in ours]))
+        refused = float(np.mean([(pair[1] < FIT_MIN).mean() for pair in ours]))
+        note = f"4 prototypes {before:.3f}; at {FIT_MIN}: {kept:.3f} kept, {refused:.3f} refused"
         found.append(
             Line(f"out of domain, {name}: passed at 95 % kept", float(passed), "", note=note)
         )
@@ -336,7 +340,7 @@ def load(data: Data, vectors: Vectors) -> Bench:
 
 def _decisions(run: Run, vectors: Floats) -> NDArray[np.intp]:
     """The chosen card of each prompt, -1 for the base."""
-    return np.where(run.fits(vectors) >= 0.5, run.ours(vectors).argmax(axis=1), -1)
+    return np.where(run.fits(vectors) >= FIT_MIN, run.ours(vectors).argmax(axis=1), -1)
 
 
 def _best(scores: Floats) -> NDArray[np.float64]:

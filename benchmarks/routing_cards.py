@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from coordinator.routing.card_set import CardSet, card_set
+from coordinator.routing.head import Head
 from coordinator.routing.score import prototype_vector
-from node.hosting.prototypes import make_prototypes
+from node.hosting.prototypes import make_prototypes, make_prototypes_in
 from protocols.records import CapabilityCard
 from routing_data import DOMAINS, Floats
 
@@ -111,13 +112,20 @@ def description_sentences(description: str) -> list[str]:
     return [one for one in _SENTENCE.split(description) if one]
 
 
-def trial_card(name: str, vectors: Floats, encoder: str, count: int = PROTOTYPES) -> CapabilityCard:
-    """A card whose prototypes stand for prompts with these vectors [prompts, dimensions]."""
+def trial_card(
+    name: str, vectors: Floats, encoder: str, count: int, head: Head | None
+) -> CapabilityCard:
+    """A card whose prototypes stand for prompts with these vectors [prompts, dimensions], grouped
+    in the space of `head` if there is one.
+    """
+    prototypes = make_prototypes(vectors, count)
+    if head is not None:
+        prototypes = make_prototypes_in(head.project(vectors), vectors, count)
     return CapabilityCard(
         peer="p", swarm="s", sequence=1, expires_at=1e10, specialist=f"trial/{name}",
         model_digest="d", base="b", precision="fp32", context_length=2048, domains=(name,),
         description=DESCRIPTIONS.get(name, ""), encoder=encoder,
-        prototypes=make_prototypes(vectors, count),
+        prototypes=prototypes,
     )  # fmt: skip
 
 
@@ -126,9 +134,10 @@ def trial_cards(
     described: Mapping[str, Floats],
     encoder: str,
     count: int = PROTOTYPES,
+    head: Head | None = None,
 ) -> TrialCards:
     """One card for each domain in `examples` (vectors of its example prompts)."""
-    cards = [trial_card(name, vectors, encoder, count) for name, vectors in examples.items()]
+    cards = [trial_card(name, own, encoder, count, head) for name, own in examples.items()]
     dimensions = next(iter(examples.values())).shape[1]
     names = tuple(examples)
     return TrialCards(

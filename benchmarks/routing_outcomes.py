@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from coordinator.routing.verdict import FIT_MIN
 from report import Row as Line
 from routing_data import DOMAINS, Floats, Vectors
 from routing_measures import bootstrap
@@ -36,7 +37,7 @@ def outcome_lines(path: Path, run: Chooser, vectors: Vectors) -> list[Line]:
     base = next(at for at, name in enumerate(names) if name.endswith("base"))
     encoded = vectors.whole(prompts)
     chosen = run.ours(encoded).argmax(axis=1)
-    fits = run.fits(encoded) >= 0.5
+    fits = run.fits(encoded) >= FIT_MIN
     picked = [
         column.get(DOMAINS[at], base) if is_fit else base
         for at, is_fit in zip(chosen.tolist(), fits.tolist(), strict=True)

@@ -13,6 +13,7 @@ rows that a seed leaves out is deterministic, and nothing here needs more than n
 """
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,12 +26,20 @@ from coordinator.routing.head import Head, Nearness, card_logits, fit_features, 
 from node.hosting.prototypes import make_prototypes, prototype_vector
 from routing_cards import DESCRIPTIONS, TrialCards, description_sentences, trial_cards
 from routing_data import DOMAINS, JOINS, NEAR_SUBJECTS, Data, Floats, Row, Vectors, composites
+from routing_noise import lower, typos
 
 FOLDS = 4
 SHRINK = 1.0
 SHARPNESS = 15.0
 BACKGROUND = 64
 COMPOSITES_A_FOLD = 120
+NOISY = 350
+_WRAPPERS = (
+    "hi, I need your help with my homework: {}",
+    "{} Explain briefly and give only the answer.",
+    "Dear assistant, can you tell me this? {} I would be grateful.",
+    "My friend asked me today: {} I had no idea.",
+)
 LEFT_OUT = 0.1
 """The share of rows that a seed other than 0 leaves out."""
 
@@ -73,6 +82,8 @@ class Training:
     external: Labelled
     everyday: Labelled
     strangers: Labelled
+    noisy: Labelled
+    """Some of the questions, said otherwise: `subject` is the question."""
     joined: tuple[Labelled, ...]
     """Composites of each fold's rows."""
     described: Mapping[str, Floats]
@@ -90,6 +101,7 @@ class Training:
             questions=others(self.questions),
             with_choices=others(self.with_choices),
             external=others(self.external),
+            noisy=others(self.noisy),
             joined=tuple(others(one) for one in self.joined),
             domains=tuple(name for name in self.domains if name != domain),
         )
@@ -120,11 +132,26 @@ def load_training(data: Data, vectors: Vectors) -> Training:
         with_choices=labelled(choices, vectors),
         external=labelled(data.external(is_test=False), vectors),
         everyday=labelled(data.everyday(), vectors),
+        noisy=labelled(_noisy(rows), vectors),
         strangers=labelled(data.out_of_scope(["oos_train", "oos_val"]), vectors),
         joined=tuple(labelled(one, vectors) for one in joined),
         described={name: vectors.whole(found) for name, found in sentences.items()},
         encoder=vectors.encoder.digest,
     )
+
+
+def _noisy(rows: Sequence[Row]) -> list[Row]:
+    """Short questions with typos, in small letters, and with other wrappers than those measured:
+    what differs within such a group is to weigh nothing.
+    """
+    rng = random.Random(5)
+    picked = rng.sample([row for row in rows if len(row.text) < 300], NOISY)
+    changes = (typos, lower, lambda text, rng: rng.choice(_WRAPPERS).format(text))
+    return [
+        replace(row, text=change(row.text, rng), subject=f"question {at}")
+        for at, row in enumerate(picked)
+        for change in (lambda text, _: text, *changes)
+    ]
 
 
 def fold_of(row: Row) -> int:
@@ -133,8 +160,11 @@ def fold_of(row: Row) -> int:
     return digest[0] % FOLDS
 
 
-def train_head(training: Training) -> Head:
-    """The head for all rows; card weights and probabilities come from quarters left out in turn."""
+def train_head(training: Training, *, is_all_wanted: bool = True) -> Head:
+    """The head for all rows; card weights and probabilities come from quarters left out in turn.
+
+    The two probabilities, of fit and of a chain, are left out unless all is wanted.
+    """
     background = make_prototypes(training.everyday.whole, BACKGROUND)
     head = replace(
         _with_metric(training, np.ones(len(training.questions.rows), bool)),
@@ -147,6 +177,8 @@ def train_head(training: Training) -> Head:
     weights = conditional_logit(features, labels)
     guess = _line(features[..., 0].ravel(), features[..., 1].ravel())
     head = replace(head, card_weights=weights, description_guess=guess)
+    if not is_all_wanted:
+        return head
     head = replace(head, fit_weights=_fit_weights(training, head, quarters))
     return replace(head, chain_weights=_chain_weights(training, head, quarters))
 
@@ -217,11 +249,12 @@ class _Quarter:
 def _quarter(training: Training, head: Head, folds: NDArray[np.intp], fold: int) -> _Quarter:
     questions = training.questions
     learned = _with_metric(training, folds != fold)
+    both = np.stack([questions.whole, training.with_choices.whole], axis=1)
     examples = {
-        name: questions.whole[(folds != fold) & (questions.domains == name)]
+        name: both[(folds != fold) & (questions.domains == name)].reshape(-1, both.shape[2])
         for name in training.domains
     }
-    cards = trial_cards(examples, training.described, training.encoder)
+    cards = trial_cards(examples, training.described, training.encoder, head=learned)
     queries = questions.only((folds == fold) & np.isin(questions.domains, training.domains))
     labels = np.array([training.domains.index(one.domain) for one in queries.rows])
     own = replace(learned, background=head.background)
@@ -235,6 +268,7 @@ def _with_metric(training: Training, kept: NDArray[np.bool_]) -> Head:
         training.with_choices.only(kept),
         training.external,
         training.everyday,
+        training.noisy,
     ]
     vectors = np.concatenate([one.whole for one in sets]).astype(np.float64)
     labels = np.array([row.subject for one in sets for row in one.rows])
@@ -257,40 +291,39 @@ def _with_metric(training: Training, kept: NDArray[np.bool_]) -> Head:
 
 
 def _fit_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -> Floats:
-    """Whose card is there against: whose card is not, subjects without cards, everyday requests."""
-    features, labels, importance = [], [], []
-
-    def add(found: Floats, label: bool, weight: float) -> None:
-        features.append(found)
-        labels.append(np.full(len(found), label))
-        importance.append(np.full(len(found), weight / max(len(found), 1)))
-
+    """Questions whose card is there, against everyday requests; and against questions whose card
+    is not, and subjects without cards.
+    """
     questions = training.questions
     others = questions.only(~np.isin(questions.domains, DOMAINS)).whole
+    own, far, near = [], [], []
     for quarter in quarters:
-        own = _as(head, quarter.head)
-        add(_features(own, quarter.queries.whole, quarter.cards), True, 1.0)
+        learned = _as(head, quarter.head)
+        own.append(all_fit_features(learned, quarter.queries.whole, quarter.cards))
+        far.append(all_fit_features(learned, training.strangers.whole, quarter.cards))
+        near.append(all_fit_features(learned, others, quarter.cards))
         for at, name in enumerate(training.domains):
             mine = quarter.queries.whole[quarter.labels == at]
-            add(_features(own, mine, quarter.cards.but(name)), False, 0.3 / len(training.domains))
-        add(_features(own, others, quarter.cards), False, 0.3)
-        add(_features(own, training.strangers.whole, quarter.cards), False, 0.4)
-    return logistic_regression(
-        np.concatenate(features), np.concatenate(labels), np.concatenate(importance)
-    )
+            near.append(all_fit_features(learned, mine, quarter.cards.but(name)))
+    positive = np.concatenate(own)
+    return np.stack([_against(positive, np.concatenate(one)) for one in (far, near)])
+
+
+def _against(positive: Floats, negative: Floats) -> Floats:
+    """A logistic regression in which both sides weigh the same."""
+    labels = np.arange(len(positive) + len(negative)) < len(positive)
+    importance = np.where(labels, 1 / len(positive), 1 / len(negative))
+    return logistic_regression(np.concatenate([positive, negative]), labels, importance)
 
 
 def _chain_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -> Floats:
-    features, labels = [], []
+    joined, lone = [], []
     for quarter in quarters:
         own = _as(head, quarter.head)
-        joined = training.joined[quarter.fold]
-        for found, label in ((joined, True), (quarter.queries, False)):
-            features.append(all_chain_features(own, found.encoded, quarter.cards))
-            labels.append(np.full(len(found.rows), label))
-    every = np.concatenate(labels)
-    importance = np.where(every, 1 / every.sum(), 1 / (~every).sum())
-    return logistic_regression(np.concatenate(features), every, importance)
+        pairs = training.joined[quarter.fold].encoded
+        joined.append(all_chain_features(own, pairs, quarter.cards))
+        lone.append(all_chain_features(own, quarter.queries.encoded, quarter.cards))
+    return _against(np.concatenate(joined), np.concatenate(lone))
 
 
 def all_chain_features(head: Head, prompts: Sequence[EncodedPrompt], cards: TrialCards) -> Floats:
@@ -312,9 +345,10 @@ def prompt_logits(
     return list(zip(whole, np.split(parts, ends), seen, strict=True))
 
 
-def _features(head: Head, vectors: Floats, cards: TrialCards) -> Floats:
-    logits, near = logits_of(head, vectors, cards)
-    return fit_features(head, vectors, logits, near)
+def all_fit_features(head: Head, vectors: Floats, cards: TrialCards) -> Floats:
+    """`[vectors, features]` of `fit_features`."""
+    near = nearness(head, vectors, prepare(head, cards.cards))
+    return fit_features(head, vectors, near, described_cosines(vectors, cards))
 
 
 def _as(head: Head, quarter: Head) -> Head:

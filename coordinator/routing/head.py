@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from coordinator.routing.card_set import CardSet, Floats
 from protocols.errors import ModelFileError
 
+LEAD_MAX = 4.0
+"""Nats of lead over the second card that say all; more would say no more."""
 _PLACE = "head.npz"
 
 
@@ -41,7 +43,7 @@ class Head:
     description_guess: Floats
     """[2]: the cosine with a description that was not encoded is `a + b * prototypes`."""
     fit_weights: Floats
-    """[features + 1]: logistic weights of `fit_features`, the constant last."""
+    """[2, features + 1]: logistic weights of `fit_features`, the constants last."""
     chain_weights: Floats
     """[features + 1]: logistic weights of `coordinator.routing.chains`, the constant last."""
 
@@ -125,11 +127,15 @@ def card_logits(head: Head, near: Nearness, described: Floats | None = None) -> 
     `described` [vectors, cards] are the best cosines with a sentence of each card's description,
     not a number where it has none or it was not encoded.
     """
-    guess = head.description_guess[0] + head.description_guess[1] * near.prototypes
-    given = guess if described is None else np.where(np.isnan(described), guess, described)
     weights = head.card_weights
-    logits: Floats = weights[0] * near.prototypes + weights[1] * given
+    logits: Floats = weights[0] * near.prototypes + weights[1] * filled(head, near, described)
     return logits
+
+
+def filled(head: Head, near: Nearness, described: Floats | None) -> Floats:
+    """`described`, with a guess from the prototypes where it is not a number."""
+    guess: Floats = head.description_guess[0] + head.description_guess[1] * near.prototypes
+    return guess if described is None else np.where(np.isnan(described), guess, described)
 
 
 def shares(logits: Floats) -> Floats:
@@ -138,16 +144,39 @@ def shares(logits: Floats) -> Floats:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def fit_features(head: Head, vectors: Floats, logits: Floats, near: Nearness) -> Floats:
-    """`[vectors, 4]`, from which comes whether any card fits: the best card's logit and cosine,
-    how near everyday talk is, and the lead over the second card.
+def fit_features(head: Head, vectors: Floats, near: Nearness, described: Floats | None) -> Floats:
+    """`[vectors, 8]`, from which comes whether any card fits.
+
+    The best card's logit, the best cosine, how near everyday talk is, the lead over the second
+    card, the best card's description, how far the vector lies from the mean of all talk in the
+    metric, the sum over the cards, and the second-best cosine.
     """
+    logits = card_logits(head, near, described)
     best = logits.argmax(axis=-1)[:, None]
     ordered = np.sort(logits, axis=-1)
-    lead = ordered[:, -1] - ordered[:, -2] if logits.shape[1] > 1 else np.full(len(logits), 4.0)
-    everyday = (vectors @ head.background.T).max(axis=-1)
-    picked = [np.take_along_axis(one, best, -1)[:, 0] for one in (logits, near.cosine)]
-    return np.stack([*picked, everyday, np.minimum(lead, 4.0)], axis=-1).astype(np.float32)
+    cosines = np.sort(near.cosine, axis=-1)
+    alone = logits.shape[1] == 1
+    lead = np.full(len(logits), LEAD_MAX) if alone else ordered[:, -1] - ordered[:, -2]
+    said = filled(head, near, described)
+    powers = np.exp(ordered - ordered[:, -1:]).sum(axis=-1)
+    found = [
+        ordered[:, -1],
+        cosines[:, -1],
+        (vectors @ head.background.T).max(axis=-1),
+        np.minimum(lead, LEAD_MAX),
+        np.take_along_axis(said, best, -1)[:, 0],
+        np.linalg.norm((vectors - head.mean) @ head.metric, axis=-1),
+        ordered[:, -1] + np.log(powers),
+        cosines[:, -1 if alone else -2],
+    ]
+    return np.stack(found, axis=-1).astype(np.float32)
+
+
+def fit_chance(head: Head, features: Floats) -> Floats:
+    """`[vectors]`: the probability that a card fits: that the prompt is none of everyday's, times
+    that its subject is one that has a card.
+    """
+    return logistic(features, head.fit_weights[0]) * logistic(features, head.fit_weights[1])
 
 
 def logistic(features: Floats, weights: Floats) -> NDArray[np.float32]:

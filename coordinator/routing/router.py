@@ -22,8 +22,8 @@ from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import Chat, Prompt, Text
 from protocols.records import CapabilityCard
 
-ROUTED_CHARACTERS_MAX = 2_000
-"""The encoder reads about 200 words; more would cost time and change nothing."""
+ROUTED_CHARACTERS_MAX = 3_000
+"""The encoder reads some 400 words; more would cost time and change nothing."""
 CHARACTERS_PER_TOKEN = 8
 """No text has so few tokens that more of its characters would fit: who refuses, surely cannot."""
 

@@ -20,6 +20,7 @@ from coordinator.routing.head import (
     Nearness,
     PreparedCards,
     card_logits,
+    fit_chance,
     fit_features,
     logistic,
     nearness,
@@ -84,9 +85,7 @@ class Scorer:
         described = await self._descriptions(vectors, known, short, near)
         logits = card_logits(self._head, near, described)
         whole = Nearness(near.prototypes[:1], near.cosine[:1])
-        fit = logistic(
-            fit_features(self._head, vectors[:1], logits[:1], whole), self._head.fit_weights
-        )
+        fit = fit_chance(self._head, fit_features(self._head, vectors[:1], whole, described[:1]))
         names = tuple(known.names[at] for at in short)
         return _scored(self._head, text, kept, vectors, (logits, float(fit[0]), names))
 

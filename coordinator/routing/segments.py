@@ -18,6 +18,9 @@ _END = re.compile(
     r"(?:[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s)"  # a sentence's end, with what closes it
     r"|[\u3002\uff01\uff1f]"  # the same in Chinese and Japanese, where no blank follows
     r"|\n\s*\n"
+    # A sentence that begins without the one before having been ended.
+    r"|(?<=[a-z0-9_)\]:])\s+(?=(?:Which|What|Who|Whose|When|Where|Why|How|Find|Calculate|Compute|Let"
+    r"|Suppose|Assume|Given|If|Explain|Describe|Write|Consider|According|The|A|An|In|For|This)\s)"
     r"|\n(?=\s*(?:[-*\u2022]|\(?\d{1,2}[.)])\s))"  # the next item of a list
 )
 _ABBREVIATION = re.compile(

@@ -10,7 +10,7 @@ from coordinator.routing.chains import Part, needs_before
 from coordinator.routing.plan import Plan, Step
 from protocols.ids import SpecialistId
 
-FIT_MIN = 0.5
+FIT_MIN = 0.25
 """Under this probability that any specialist fits, the plain base answers."""
 CHAIN_MIN = 0.6
 """From this probability of several owners on, a prompt is cut."""
