@@ -10,10 +10,15 @@ from coordinator.routing.chains import Part, needs_before
 from coordinator.routing.plan import Plan, Step
 from protocols.ids import SpecialistId
 
-FIT_MIN = 0.25
-"""Under this probability that any specialist fits, the plain base answers."""
+FIT_MIN = 0.08
+"""Under this chance that any specialist fits, the plain base answers. It keeps 95 % of training
+questions whose card is there (their quarter left out), and refuses 80 % of everyday requests. A
+specialist asked in vain costs little; a question that its specialist misses costs more.
+"""
 CHAIN_MIN = 0.6
-"""From this probability of several owners on, a prompt is cut."""
+"""From this chance of several owners on, a prompt is cut: 73 % of joined training questions, and
+9 % of lone ones.
+"""
 CLOSE = 0.25
 """Two specialists whose probabilities differ by less both have a try, if quality is asked for."""
 ALTERNATIVES_MAX = 3

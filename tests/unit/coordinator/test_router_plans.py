@@ -42,9 +42,9 @@ def test_the_best_card_answers_and_the_others_stand_by() -> None:
 
 
 def test_the_base_answers_what_nobody_fits() -> None:
-    assert verdict(scored(0.9, 0.1, fit=0.2), BASE).steps == (Step(BASE),)
+    assert verdict(scored(0.9, 0.1, fit=0.02), BASE).steps == (Step(BASE),)
     assert verdict(scored(), BASE).kind == "base"
-    alone = verdict(scored(0.9, 0.1, fit=0.2), None)
+    alone = verdict(scored(0.9, 0.1, fit=0.02), None)
     assert alone.kind == "one"
     assert "No plain base" in alone.why
 
@@ -72,7 +72,7 @@ def test_no_chain_of_one_owner_or_below_the_bound() -> None:
     assert verdict(scored(0.9, 0.1, chain=0.99, parts=same), BASE).kind == "one"
     two = parts((0, "First part."), (1, "Second part."))
     assert verdict(scored(0.9, 0.1, chain=0.3, parts=two), BASE).kind == "one"
-    assert verdict(scored(0.9, 0.1, chain=0.9, fit=0.1, parts=two), BASE).kind == "base"
+    assert verdict(scored(0.9, 0.1, chain=0.9, fit=0.01, parts=two), BASE).kind == "base"
 
 
 def test_a_long_chain_loses_no_words() -> None:
