@@ -21,8 +21,9 @@ from coordinator.domain_search import DomainSearch
 from coordinator.inspection import Inspector
 from coordinator.measure import PeerMeasurement, PeerMeasurements
 from coordinator.pinging import Pinger, Pong
-from coordinator.ports import Answerer, Encoder
+from coordinator.ports import Answerer, Encoder, Planner
 from coordinator.reputation import Outcome, Outcomes, Reputation
+from coordinator.routing.head import Head
 from coordinator.routing.router import Choice, Router, routed_text
 from protocols.errors import (
     DeadlineExceeded,
@@ -44,7 +45,7 @@ MEASURED_MAX = 1_024
 class Parts:
     """What a coordinator is made of. `tasks` runs its attempts and must outlive its requests.
 
-    Without `encoder`, `auto` means the plain base.
+    Without `encoder`, `auto` means the plain base; without the `head` for it, cosines decide.
     """
 
     me: PeerId
@@ -58,6 +59,8 @@ class Parts:
     tasks: asyncio.TaskGroup
     is_trusted: Callable[[PeerId], bool] = lambda _: False
     """Who may see prompts of the route `trusted`, besides ourselves."""
+    head: Head | None = None
+    planner: Planner | None = None
 
 
 class Coordinator:
@@ -66,7 +69,9 @@ class Coordinator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.measurements = PeerMeasurements(parts.me)
-        self._router = Router(parts.encoder, self.measurements)
+        self._router = Router(
+            parts.encoder, self.measurements, head=parts.head, planner=parts.planner
+        )
         self._dispatcher = Dispatcher(parts.tasks, parts.clock)
         self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
         self._search = _search_of(parts)

@@ -1,9 +1,10 @@
-"""What the coordinator needs from the node that carries it: an encoder and a local answerer.
+"""What the coordinator needs from the node that carries it: encoder, planner, local answerer.
 
 Knows no implementation (`node.hosting.encoder`, `node.services.ask`) and no transport.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,38 @@ class Encoder(Protocol):
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`[texts, dimensions]`, rows of unit length."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as directions: `whole` [dimensions] and `parts` [parts, dimensions].
+
+    Rows have unit length; a part that the encoder did not see is all zeros.
+    """
+
+    whole: NDArray[np.float32]
+    parts: NDArray[np.float32]
+
+
+class PromptEncoder(Encoder, Protocol):
+    """An encoder that also tells the parts of a prompt apart."""
+
+    async def encode_prompt(
+        self, text: str, parts: Sequence[tuple[int, int]] = ()
+    ) -> EncodedPrompt:
+        """`text` in one pass over all of it, and its `parts` (characters, begin and end)."""
+        ...
+
+
+class Planner(Protocol):
+    """A language model that was trained to plan."""
+
+    async def plan(self, question: str) -> str:
+        """What it says to a question of `coordinator.routing.planner_text`; any text.
+
+        A `DslmError` when it cannot; it takes no longer than a bound of its own.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from coordinator.coordinator import Parts as CoordinatorParts
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.pinging import Pong
+from coordinator.routing.head import load_head
 from node.announcer import Announcer
 from node.footing import Footing, Ground, Place, stand
 from node.joining import Reached
@@ -340,6 +341,7 @@ class Presence:
                 ground.rng,
                 self._footing.tasks,
                 self._is_trusted,
+                head=load_head() if ground.encoder else None,
             )
         )
 

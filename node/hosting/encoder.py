@@ -1,7 +1,7 @@
 """The sentence encoder: MiniLM in ONNX, by which prompts and specialists are compared.
 
 Knows onnxruntime and mean pooling; must not know cards or routing. Implements
-`coordinator.ports.Encoder`.
+`coordinator.ports.PromptEncoder`.
 """
 
 import asyncio
@@ -14,10 +14,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from coordinator.ports import EncodedPrompt
 from protocols.errors import ModelFileError
 
 _TOKENS_MAX = 256
 """What all-MiniLM-L6-v2 was trained with; a longer text counts by its beginning."""
+_PROMPT_TOKENS_MAX = 512
+"""All that the model has positions for: the end of a long prompt may have another owner."""
 
 
 class MiniLmEncoder:
@@ -45,7 +48,7 @@ class MiniLmEncoder:
                 f"The sentence encoder cannot be loaded: {str(error)[:200]}. Get it again."
             ) from error
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(_TOKENS_MAX)
+        self._tokenizer.no_truncation()
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._turn = asyncio.Lock()
 
@@ -61,25 +64,52 @@ class MiniLmEncoder:
         async with self._turn:
             return await asyncio.to_thread(self._encode_all, tuple(texts))
 
-    def _encode_all(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.stack([self._encode(text) for text in texts])
+    async def encode_prompt(
+        self, text: str, parts: Sequence[tuple[int, int]] = ()
+    ) -> EncodedPrompt:
+        """`text` in one pass; each part (characters, begin and end) is pooled from its own tokens.
 
-    def _encode(self, text: str) -> NDArray[np.float32]:
-        """Mean of the token vectors, at unit length; without padding every token counts."""
+        A part that has no token, being blank or behind the bound on length, is a row of zeros.
+        """
+        async with self._turn:
+            return await asyncio.to_thread(
+                self._encode_prompt, text, tuple(parts), _PROMPT_TOKENS_MAX
+            )
+
+    def _encode_all(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.stack([self._encode_prompt(text, (), _TOKENS_MAX).whole for text in texts])
+
+    def _encode_prompt(
+        self, text: str, parts: Sequence[tuple[int, int]], tokens_max: int
+    ) -> EncodedPrompt:
+        """Means of token vectors, at unit length; without padding every token counts."""
         encoding = self._tokenizer.encode(text)
+        kept = [*range(min(len(encoding.ids), tokens_max) - 1), len(encoding.ids) - 1]
         columns = {
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,
             "token_type_ids": encoding.type_ids,
         }
         feed = {
-            name: np.array([column], dtype=np.int64)
+            name: np.array([column], dtype=np.int64)[:, kept]
             for name, column in columns.items()
             if name in self._inputs
         }
         hidden = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)[0]
-        mean: NDArray[np.float32] = hidden.mean(axis=0)
-        return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+        whole = _direction(hidden)
+        if not parts:
+            return EncodedPrompt(whole, np.zeros((0, whole.size), np.float32))
+        begins, ends = np.array(encoding.offsets)[kept].T
+        rows = [hidden[(begins < end) & (ends > begin) & (begins < ends)] for begin, end in parts]
+        return EncodedPrompt(whole, np.stack([_direction(row) for row in rows]))
+
+
+def _direction(hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the rows at unit length; zeros where there are none."""
+    if not len(hidden):
+        return np.zeros(hidden.shape[1], np.float32)
+    mean: NDArray[np.float32] = hidden.mean(axis=0)
+    return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
 
 
 def _digest_of(*paths: Path) -> str:

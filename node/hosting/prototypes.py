@@ -12,6 +12,21 @@ _ROUNDS = 25
 _SEED = 20_240_601
 
 
+def make_prototypes_in(
+    space: NDArray[np.float32], vectors: NDArray[np.float32], count: int
+) -> tuple[Prototype, ...]:
+    """Up to `count` prototypes: the means of those of `vectors` that lie together in `space`.
+
+    Both have a row of unit length for each text. Where the space brings out what a text is about
+    (`coordinator.routing.head.Head.project`), texts are grouped by subject and not by style.
+    """
+    centres = np.stack([prototype_vector(one) for one in make_prototypes(space, count)])
+    nearest = (space @ centres.T).argmax(axis=1)
+    groups = (vectors[nearest == at].astype(np.float64) for at in range(len(centres)))
+    means = (group.sum(axis=0) for group in groups if len(group))
+    return tuple(_rounded(mean / np.linalg.norm(mean)) for mean in means)
+
+
 def make_prototypes(vectors: NDArray[np.float32], count: int) -> tuple[Prototype, ...]:
     """Up to `count` prototypes of `vectors` [texts, dimensions], whose rows have unit length.
 

@@ -128,7 +128,7 @@ def test_what_is_routed_on() -> None:
     assert routed_text(Chat(messages)) == "a\nb"
     assert routed_text(Chat((*messages, ChatMessage("assistant", "so")))) == "a\nb"
     assert routed_text(Chat((ChatMessage("system", "x"),))) == ""
-    assert len(routed_text(Text("x" * 9_999))) == 2_000
+    assert len(routed_text(Text("x" * 9_999))) == 3_000
 
 
 def test_trust_is_a_factor_of_the_most_trusted_replica() -> None:

@@ -1,0 +1,362 @@
+"""Trains the router's head: a metric, weights of cards, and two calibrated probabilities.
+
+Knows training rows, their vectors and closed-form fits; must not know test rows. Everything but the
+rows that a seed leaves out is deterministic, and nothing here needs more than numpy.
+
+1. The metric: within-class scatter of MMLU's subjects (questions, and questions with their
+   choices), of CLINC150's domains and of four other sets, shrunk towards a sphere, whitened.
+2. Card weights: a conditional logit over eight cards made of three quarters of the rows, for the
+   questions of the last quarter, in turn.
+3. Fit: a logistic regression of questions whose card is there against those whose card is not,
+   subjects without a card, and everyday requests.
+4. Chain: a logistic regression of joined questions against lone ones.
+"""
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.ports import EncodedPrompt
+from coordinator.routing.chains import chain_features
+from coordinator.routing.head import Head, Nearness, card_logits, fit_features, nearness, prepare
+from node.hosting.prototypes import make_prototypes, prototype_vector
+from routing_cards import DESCRIPTIONS, TrialCards, description_sentences, trial_cards
+from routing_data import DOMAINS, JOINS, NEAR_SUBJECTS, Data, Floats, Row, Vectors, composites
+from routing_noise import lower, typos
+
+FOLDS = 4
+SHRINK = 1.0
+SHARPNESS = 15.0
+BACKGROUND = 64
+COMPOSITES_A_FOLD = 120
+NOISY = 350
+_WRAPPERS = (
+    "hi, I need your help with my homework: {}",
+    "{} Explain briefly and give only the answer.",
+    "Dear assistant, can you tell me this? {} I would be grateful.",
+    "My friend asked me today: {} I had no idea.",
+)
+LEFT_OUT = 0.1
+"""The share of rows that a seed other than 0 leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows with their vectors, `whole` [rows, dimensions]."""
+
+    rows: tuple[Row, ...]
+    encoded: tuple[EncodedPrompt, ...]
+    whole: Floats
+
+    def only(self, wanted: Sequence[bool] | NDArray[np.bool_]) -> "Labelled":
+        """The rows where `wanted` holds."""
+        kept = np.flatnonzero(np.asarray(wanted))
+        return Labelled(
+            tuple(self.rows[at] for at in kept),
+            tuple(self.encoded[at] for at in kept),
+            self.whole[kept],
+        )
+
+    @property
+    def domains(self) -> NDArray[np.str_]:
+        """The domain of each row."""
+        return np.array([one.domain for one in self.rows])
+
+
+def labelled(rows: Sequence[Row], vectors: Vectors) -> Labelled:
+    """`rows` with their vectors."""
+    encoded = vectors.of([one.text for one in rows])
+    return Labelled(tuple(rows), tuple(encoded), np.stack([one.whole for one in encoded]))
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """All that a head is made from; `domains` are those that may have cards in training."""
+
+    questions: Labelled
+    with_choices: Labelled
+    external: Labelled
+    everyday: Labelled
+    strangers: Labelled
+    noisy: Labelled
+    """Some of the questions, said otherwise: `subject` is the question."""
+    joined: tuple[Labelled, ...]
+    """Composites of each fold's rows."""
+    described: Mapping[str, Floats]
+    encoder: str
+    domains: tuple[str, ...] = DOMAINS
+
+    def without(self, domain: str) -> "Training":
+        """As if nobody had ever heard of `domain`: none of its rows, in no set."""
+
+        def others(found: Labelled) -> Labelled:
+            return found.only([domain not in (one.domain, one.second) for one in found.rows])
+
+        return replace(
+            self,
+            questions=others(self.questions),
+            with_choices=others(self.with_choices),
+            external=others(self.external),
+            noisy=others(self.noisy),
+            joined=tuple(others(one) for one in self.joined),
+            domains=tuple(name for name in self.domains if name != domain),
+        )
+
+    def sampled(self, seed: int) -> "Training":
+        """Without a tenth of the questions, another for every seed; seed 0 keeps all."""
+        if seed == 0:
+            return self
+        rng = np.random.default_rng(seed)
+        kept = rng.random(len(self.questions.rows)) >= LEFT_OUT
+        return replace(
+            self,
+            questions=self.questions.only(kept),
+            with_choices=self.with_choices.only(kept),
+        )
+
+
+def load_training(data: Data, vectors: Vectors) -> Training:
+    """From train, dev and validation rows only; three near subjects are never seen."""
+    rows = [one for one in data.mmlu(["dev", "val"]) if one.subject not in NEAR_SUBJECTS]
+    choices = [replace(one, text=f"{one.text} {one.choices}") for one in rows]
+    of_domains = [one for one in rows if one.domain in DOMAINS]
+    pools = [[one for one in of_domains if fold_of(one) == fold] for fold in range(FOLDS)]
+    joined = [composites(pool, COMPOSITES_A_FOLD, at, JOINS) for at, pool in enumerate(pools)]
+    sentences = {name: description_sentences(DESCRIPTIONS[name]) for name in DOMAINS}
+    return Training(
+        questions=labelled(rows, vectors),
+        with_choices=labelled(choices, vectors),
+        external=labelled(data.external(is_test=False), vectors),
+        everyday=labelled(data.everyday(), vectors),
+        noisy=labelled(_noisy(rows), vectors),
+        strangers=labelled(data.out_of_scope(["oos_train", "oos_val"]), vectors),
+        joined=tuple(labelled(one, vectors) for one in joined),
+        described={name: vectors.whole(found) for name, found in sentences.items()},
+        encoder=vectors.encoder.digest,
+    )
+
+
+def _noisy(rows: Sequence[Row]) -> list[Row]:
+    """Short questions with typos, in small letters, and with other wrappers than those measured:
+    what differs within such a group is to weigh nothing.
+    """
+    rng = random.Random(5)
+    picked = rng.sample([row for row in rows if len(row.text) < 300], NOISY)
+    changes = (typos, lower, lambda text, rng: rng.choice(_WRAPPERS).format(text))
+    return [
+        replace(row, text=change(row.text, rng), subject=f"question {at}")
+        for at, row in enumerate(picked)
+        for change in (lambda text, _: text, *changes)
+    ]
+
+
+def fold_of(row: Row) -> int:
+    """A quarter of the rows, by their text."""
+    digest = hashlib.sha1(row.text.encode(), usedforsecurity=False).digest()
+    return digest[0] % FOLDS
+
+
+def train_head(training: Training, *, is_all_wanted: bool = True) -> Head:
+    """The head for all rows; card weights and probabilities come from quarters left out in turn.
+
+    The two probabilities, of fit and of a chain, are left out unless all is wanted.
+    """
+    background = make_prototypes(training.everyday.whole, BACKGROUND)
+    head = replace(
+        _with_metric(training, np.ones(len(training.questions.rows), bool)),
+        background=np.stack([prototype_vector(one) for one in background]),
+    )
+    folds = np.array([fold_of(one) for one in training.questions.rows])
+    quarters = [_quarter(training, head, folds, fold) for fold in range(FOLDS)]
+    features = np.concatenate([one.card_features() for one in quarters])
+    labels = np.concatenate([one.labels for one in quarters])
+    weights = conditional_logit(features, labels)
+    guess = _line(features[..., 0].ravel(), features[..., 1].ravel())
+    head = replace(head, card_weights=weights, description_guess=guess)
+    if not is_all_wanted:
+        return head
+    head = replace(head, fit_weights=_fit_weights(training, head, quarters))
+    return replace(head, chain_weights=_chain_weights(training, head, quarters))
+
+
+def described_cosines(vectors: Floats, cards: TrialCards) -> Floats:
+    """`[vectors, cards]`: the best cosine with a sentence of each description."""
+    return np.stack([(vectors @ one.T).max(axis=1) for one in cards.described], axis=1)
+
+
+def logits_of(head: Head, vectors: Floats, cards: TrialCards) -> tuple[Floats, Nearness]:
+    """`[vectors, cards]`, as the router computes them."""
+    near = nearness(head, vectors, prepare(head, cards.cards))
+    return card_logits(head, near, described_cosines(vectors, cards)), near
+
+
+def conditional_logit(features: Floats, labels: NDArray[np.intp], ridge: float = 1e-3) -> Floats:
+    """Weights for `[rows, cards, features]`, by Newton's method on the mean log-likelihood."""
+    weights = np.zeros(features.shape[2])
+    chosen = features[np.arange(len(labels)), labels]
+    for _ in range(30):
+        scores = features @ weights
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        chance = powers / powers.sum(axis=1, keepdims=True)
+        mean = (chance[..., None] * features).sum(axis=1)
+        spread = features - mean[:, None]
+        gradient = (chosen - mean).mean(axis=0) - ridge * weights / 100
+        curvature = np.einsum("rc,rcf,rcg->fg", chance, spread, spread) / len(labels)
+        curvature += ridge / 100 * np.eye(len(weights))
+        weights = weights + np.linalg.solve(curvature, gradient)
+    return weights.astype(np.float32)
+
+
+def logistic_regression(
+    features: Floats, labels: NDArray[np.bool_], importance: Floats, ridge: float = 1e-3
+) -> Floats:
+    """Weights for `[rows, features]` and a constant last; rows count by `importance`."""
+    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
+    inputs = np.column_stack([(features - centre) / scale, np.ones(len(features))])
+    weights = np.zeros(inputs.shape[1])
+    share = importance / importance.sum()
+    for _ in range(40):
+        chance = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
+        gradient = inputs.T @ (share * (labels - chance)) - ridge * weights
+        curvature = (inputs.T * (share * chance * (1 - chance))) @ inputs
+        curvature += ridge * np.eye(len(weights))
+        weights = weights + np.linalg.solve(curvature, gradient)
+    plain = weights[:-1] / scale
+    return np.append(plain, weights[-1] - plain @ centre).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Quarter:
+    """Questions of one fold, and cards and a metric of the other three."""
+
+    head: Head
+    cards: TrialCards
+    queries: Labelled
+    labels: NDArray[np.intp]
+    fold: int
+
+    def card_features(self) -> Floats:
+        """`[rows, cards, 2]`."""
+        near = nearness(self.head, self.queries.whole, prepare(self.head, self.cards.cards))
+        described = described_cosines(self.queries.whole, self.cards)
+        return np.stack([near.prototypes, described], axis=-1)
+
+
+def _quarter(training: Training, head: Head, folds: NDArray[np.intp], fold: int) -> _Quarter:
+    questions = training.questions
+    learned = _with_metric(training, folds != fold)
+    both = np.stack([questions.whole, training.with_choices.whole], axis=1)
+    examples = {
+        name: both[(folds != fold) & (questions.domains == name)].reshape(-1, both.shape[2])
+        for name in training.domains
+    }
+    cards = trial_cards(examples, training.described, training.encoder, head=learned)
+    queries = questions.only((folds == fold) & np.isin(questions.domains, training.domains))
+    labels = np.array([training.domains.index(one.domain) for one in queries.rows])
+    own = replace(learned, background=head.background)
+    return _Quarter(own, cards, queries, labels, fold)
+
+
+def _with_metric(training: Training, kept: NDArray[np.bool_]) -> Head:
+    """A head with nothing but the metric, from the questions in `kept` and all other sets."""
+    sets = [
+        training.questions.only(kept),
+        training.with_choices.only(kept),
+        training.external,
+        training.everyday,
+        training.noisy,
+    ]
+    vectors = np.concatenate([one.whole for one in sets]).astype(np.float64)
+    labels = np.array([row.subject for one in sets for row in one.rows])
+    mean = vectors.mean(axis=0)
+    scatter = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for label in np.unique(labels):
+        members = vectors[labels == label]
+        members = members - members.mean(axis=0)
+        scatter += members.T @ members
+    scatter /= len(vectors)
+    scatter += SHRINK * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
+    values, directions = np.linalg.eigh(scatter)
+    metric = directions / np.sqrt(values)
+    nothing = np.zeros(0, np.float32)
+    return Head(
+        training.encoder, mean.astype(np.float32), metric.astype(np.float32),
+        np.zeros((0, len(mean)), np.float32), SHARPNESS, np.ones(2, np.float32),
+        np.zeros(2, np.float32), nothing, nothing,
+    )  # fmt: skip
+
+
+def _fit_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -> Floats:
+    """Questions whose card is there, against everyday requests; and against questions whose card
+    is not, and subjects without cards.
+    """
+    questions = training.questions
+    others = questions.only(~np.isin(questions.domains, DOMAINS)).whole
+    own, far, near = [], [], []
+    for quarter in quarters:
+        learned = _as(head, quarter.head)
+        own.append(all_fit_features(learned, quarter.queries.whole, quarter.cards))
+        far.append(all_fit_features(learned, training.strangers.whole, quarter.cards))
+        near.append(all_fit_features(learned, others, quarter.cards))
+        for at, name in enumerate(training.domains):
+            mine = quarter.queries.whole[quarter.labels == at]
+            near.append(all_fit_features(learned, mine, quarter.cards.but(name)))
+    positive = np.concatenate(own)
+    return np.stack([_against(positive, np.concatenate(one)) for one in (far, near)])
+
+
+def _against(positive: Floats, negative: Floats) -> Floats:
+    """A logistic regression in which both sides weigh the same."""
+    labels = np.arange(len(positive) + len(negative)) < len(positive)
+    importance = np.where(labels, 1 / len(positive), 1 / len(negative))
+    return logistic_regression(np.concatenate([positive, negative]), labels, importance)
+
+
+def _chain_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -> Floats:
+    joined, lone = [], []
+    for quarter in quarters:
+        own = _as(head, quarter.head)
+        pairs = training.joined[quarter.fold].encoded
+        joined.append(all_chain_features(own, pairs, quarter.cards))
+        lone.append(all_chain_features(own, quarter.queries.encoded, quarter.cards))
+    return _against(np.concatenate(joined), np.concatenate(lone))
+
+
+def all_chain_features(head: Head, prompts: Sequence[EncodedPrompt], cards: TrialCards) -> Floats:
+    """`[prompts, features]` of `chain_features`."""
+    found = []
+    for whole, parts, vectors in prompt_logits(head, prompts, cards):
+        found.append(chain_features(whole, parts, vectors))
+    return np.stack(found)
+
+
+def prompt_logits(
+    head: Head, prompts: Sequence[EncodedPrompt], cards: TrialCards
+) -> list[tuple[Floats, Floats, Floats]]:
+    """Of each prompt the logits of the whole [cards] and of its seen parts, and these parts."""
+    seen = [one.parts[one.parts.any(axis=1)] for one in prompts]
+    whole, _ = logits_of(head, np.stack([one.whole for one in prompts]), cards)
+    parts, _ = logits_of(head, np.concatenate(seen), cards)
+    ends = np.cumsum([len(one) for one in seen])[:-1]
+    return list(zip(whole, np.split(parts, ends), seen, strict=True))
+
+
+def all_fit_features(head: Head, vectors: Floats, cards: TrialCards) -> Floats:
+    """`[vectors, features]` of `fit_features`."""
+    near = nearness(head, vectors, prepare(head, cards.cards))
+    return fit_features(head, vectors, near, described_cosines(vectors, cards))
+
+
+def _as(head: Head, quarter: Head) -> Head:
+    """The weights of `head` with the metric of `quarter`."""
+    return replace(head, mean=quarter.mean, metric=quarter.metric)
+
+
+def _line(inputs: Floats, outputs: Floats) -> Floats:
+    """Least squares: constant and slope."""
+    slope, constant = np.polyfit(inputs, outputs, 1)
+    return np.array([constant, slope], dtype=np.float32)

@@ -1,0 +1,212 @@
+"""Scores a prompt against the cards: encodes it once, and asks the head about whole and parts.
+
+Knows the encoder port, the head and cards; must not know peers or plans' rules. What can be kept
+for the next prompt (cards as arrays, vectors of descriptions) is kept, within bounds.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.answer import Score
+from coordinator.ports import PromptEncoder
+from coordinator.routing.card_set import CardSet, Floats, card_set
+from coordinator.routing.chains import chain_features, owners, parts_of, presence
+from coordinator.routing.head import (
+    Head,
+    Nearness,
+    PreparedCards,
+    card_logits,
+    fit_chance,
+    fit_features,
+    logistic,
+    nearness,
+    prepare,
+    shares,
+)
+from coordinator.routing.segments import Segment, segments
+from coordinator.routing.verdict import Scored
+from protocols.ids import SpecialistId
+from protocols.records import CapabilityCard
+
+SHORTLIST = 32
+"""Cards that are compared in full; the others lie too far from the prompt and all its parts."""
+FRESH_MAX = 3
+"""Descriptions that are encoded for one prompt; until then a card's prototypes speak for it."""
+DESCRIPTIONS_MAX = 4_096
+CHAIN_OWNERS_MAX = 4
+_SENTENCE = re.compile(r"(?<=[.;])\s+")
+_SENTENCES_MAX = 8
+_TRUST_MIN = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The cards of the last prompt, ready to be compared. `groups` are rows of one specialist."""
+
+    cards: tuple[CapabilityCard, ...]
+    prepared: PreparedCards
+    names: tuple[SpecialistId, ...]
+    groups: tuple[NDArray[np.intp], ...]
+    first: NDArray[np.intp]
+
+
+class Scorer:
+    """Scores for one encoder and its head. Not for use by two tasks at once without care: calls may
+    interleave, and each then keeps what it made.
+    """
+
+    def __init__(self, encoder: PromptEncoder, head: Head) -> None:
+        """The head must be one for this encoder."""
+        if head.encoder != encoder.digest:
+            raise ValueError("the head was trained for another encoder")
+        self._encoder = encoder
+        self._head = head
+        self._known: _Known | None = None
+        self._described: dict[str, Floats] = {}
+
+    async def score(
+        self,
+        text: str,
+        cards: Sequence[CapabilityCard],
+        trust: Callable[[CapabilityCard], float] = lambda _: 1.0,
+    ) -> Scored:
+        """What the head says about `text`, which is not blank; no scores if no card compares.
+
+        A specialist's odds are multiplied by the `trust` in its most trusted replica.
+        """
+        known = self._prepared(cards)
+        if not len(known.prepared.cards):
+            return Scored((), 0.0)
+        cut = segments(text)
+        encoded = await self._encoder.encode_prompt(text, [(one.start, one.end) for one in cut])
+        seen = encoded.parts.any(axis=1)
+        kept = [cut[at] for at in np.flatnonzero(seen).tolist()]
+        if len(kept) < len(cut) and kept:  # what the encoder did not see goes with the last part
+            kept[-1] = Segment(kept[-1].start, cut[-1].end)
+        vectors = np.concatenate([encoded.whole[None], encoded.parts[seen]])
+        near = _per_specialist(nearness(self._head, vectors, known.prepared), known)
+        short = _shortlist(near)
+        near = Nearness(near.prototypes[:, short], near.cosine[:, short])
+        described = await self._descriptions(vectors, known, short, near)
+        logits = card_logits(self._head, near, described) + _doubts(known, short, trust)
+        whole = Nearness(near.prototypes[:1], near.cosine[:1])
+        fit = fit_chance(self._head, fit_features(self._head, vectors[:1], whole, described[:1]))
+        names = tuple(known.names[at] for at in short)
+        return _scored(self._head, text, kept, vectors, (logits, float(fit[0]), names))
+
+    async def learn(self, cards: Sequence[CapabilityCard]) -> None:
+        """Encode the descriptions of `cards` now, so that prompts need not wait for it."""
+        for card in cards:
+            if card.encoder == self._encoder.digest and card.prototypes:
+                await self._describe(card.description)
+
+    def _prepared(self, cards: Sequence[CapabilityCard]) -> _Known:
+        known = self._known
+        given = tuple(cards)
+        if known is None or len(known.cards) != len(given) or not _same(known.cards, given):
+            dimensions = len(self._head.mean)
+            known = _known(given, card_set(given, self._encoder.digest, dimensions), self._head)
+            self._known = known
+        return known
+
+    async def _descriptions(
+        self, vectors: Floats, known: _Known, short: NDArray[np.intp], near: Nearness
+    ) -> Floats:
+        """`[vectors, short]`: cosines with the descriptions, not a number where not known yet."""
+        found = np.full((len(vectors), len(short)), np.nan, np.float32)
+        fresh = 0
+        for at in np.argsort(-near.prototypes.max(axis=0), kind="stable").tolist():
+            text = known.prepared.cards.cards[known.first[short[at]]].description
+            if not text.strip():
+                continue
+            if text not in self._described:
+                fresh += 1
+                if fresh > FRESH_MAX:
+                    continue
+            found[:, at] = (vectors @ (await self._describe(text)).T).max(axis=1)
+        return found
+
+    async def _describe(self, text: str) -> Floats:
+        if text not in self._described:
+            sentences = description_sentences(text)
+            if not sentences:
+                return np.zeros((1, len(self._head.mean)), np.float32)
+            vectors = await self._encoder.encode(sentences)
+            if len(self._described) >= DESCRIPTIONS_MAX:
+                del self._described[next(iter(self._described))]
+            self._described[text] = vectors
+        return self._described[text]
+
+
+def _doubts(
+    known: _Known, short: NDArray[np.intp], trust: Callable[[CapabilityCard], float]
+) -> Floats:
+    """`[short]`: the logarithm of the trust in each specialist, 0 where it is full."""
+    cards = known.prepared.cards.cards
+    best = [max(trust(cards[row]) for row in known.groups[at]) for at in short]
+    return np.log(np.maximum(np.array(best, np.float32), np.float32(_TRUST_MIN)))
+
+
+def description_sentences(description: str) -> list[str]:
+    """The sentences of a card's description that are compared with prompts, at most eight."""
+    return [one for one in _SENTENCE.split(description.strip()) if one][:_SENTENCES_MAX]
+
+
+def _same(before: Sequence[CapabilityCard], now: Sequence[CapabilityCard]) -> bool:
+    return all(one is two for one, two in zip(before, now, strict=True))
+
+
+def _known(given: tuple[CapabilityCard, ...], cards: CardSet, head: Head) -> _Known:
+    rows: dict[SpecialistId, list[int]] = {}
+    for at, card in enumerate(cards.cards):
+        rows.setdefault(SpecialistId(card.specialist), []).append(at)
+    groups = tuple(np.array(found) for found in rows.values())
+    first = np.array([found[0] for found in groups], dtype=np.intp)
+    return _Known(given, prepare(head, cards), tuple(rows), groups, first)
+
+
+def _per_specialist(near: Nearness, known: _Known) -> Nearness:
+    """A specialist with several cards (replicas) counts with the lower median of theirs, so that
+    one replica that lies about its prototypes does not draw all prompts.
+    """
+    prototypes, cosine = near.prototypes[:, known.first], near.cosine[:, known.first]
+    for at, rows in enumerate(known.groups):
+        if len(rows) > 1:
+            middle = (len(rows) - 1) // 2
+            prototypes[:, at] = np.sort(near.prototypes[:, rows], axis=1)[:, middle]
+            cosine[:, at] = np.sort(near.cosine[:, rows], axis=1)[:, middle]
+    return Nearness(prototypes, cosine)
+
+
+def _shortlist(near: Nearness) -> NDArray[np.intp]:
+    """The specialists that lie nearest to the whole prompt or to any part of it."""
+    best = near.prototypes.max(axis=0)
+    if len(best) <= SHORTLIST:
+        return np.arange(len(best))
+    return np.sort(np.argpartition(-best, SHORTLIST)[:SHORTLIST])
+
+
+def _scored(
+    head: Head,
+    text: str,
+    kept: Sequence[Segment],
+    vectors: Floats,
+    judged: tuple[Floats, float, tuple[SpecialistId, ...]],
+) -> Scored:
+    """`judged` are logits [vectors, cards], whether any fits, and the cards' names."""
+    logits, fit, names = judged
+    chance = shares(logits[0])
+    ranked = sorted(range(len(names)), key=lambda at: (-chance[at], names[at]))
+    scores = tuple(Score(names[at], float(chance[at])) for at in ranked)
+    if len(kept) < 2 or len(names) < 2:
+        return Scored(scores, fit)
+    parts = logits[1:]
+    chain = logistic(chain_features(logits[0], parts, vectors[1:])[None], head.chain_weights)
+    present = presence(logits[0], parts)
+    likely = np.argsort(-present, kind="stable")[:CHAIN_OWNERS_MAX].tolist()
+    owned = owners(parts, likely)
+    return Scored(scores, fit, float(chain[0]), parts_of(text, kept, owned), names)
