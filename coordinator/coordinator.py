@@ -6,12 +6,25 @@ transport is used.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coordinator.answer import AUTO, AnswerEvent, AnswerRequest, Route, Routed
+from coordinator.activity import Effort
+from coordinator.answer import (
+    AUTO,
+    AnswerEvent,
+    AnswerRequest,
+    Completed,
+    Evidence,
+    Route,
+    Routed,
+)
 from coordinator.asking import RemoteAnswerer
+from coordinator.chain.actions import Judge, Prepare
+from coordinator.chain.alone import choice_of, is_for_one
+from coordinator.chain.carrier import Carrier
+from coordinator.chain.run import ChainRun
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.dispatch.candidates import Candidates
@@ -20,6 +33,7 @@ from coordinator.dispatch.run import AnswerRun
 from coordinator.measure import PeerMeasurement, PeerMeasurements
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder
+from coordinator.routing.plan import Plan, Step
 from coordinator.routing.router import Choice, Router
 from protocols.errors import (
     DeadlineExceeded,
@@ -29,12 +43,21 @@ from protocols.errors import (
     UnknownModel,
 )
 from protocols.ids import PeerId, SpecialistId, parse_specialist_id
+from protocols.messages.ask import Prompt
 from protocols.ports import Clock, Transport
 from protocols.records import CapabilityCard
 
 PING_SECONDS = 5.0
 MEASURED_MAX = 1_024
 """With more peers measured than this, those that are gone from the directory are forgotten."""
+
+
+PlanFunction = Callable[[Prompt, Sequence[CapabilityCard], float], Awaitable[Plan]]
+"""What `Router.plan` does."""
+
+
+def _forget(specialist: SpecialistId, peer: PeerId, evidence: Evidence) -> None:
+    """For coordinators that keep no record of who answers well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +78,10 @@ class Parts:
     tasks: asyncio.TaskGroup
     is_trusted: Callable[[PeerId], bool] = lambda _: False
     """Who may see prompts of the route `trusted`, besides ourselves."""
+    make_plan: PlanFunction | None = None
+    """None means the router's."""
+    judge: Callable[[SpecialistId, PeerId, Evidence], None] = _forget
+    """Told how sure a specialist at a peer was of its answer, where that was asked."""
 
 
 class Coordinator:
@@ -64,13 +91,16 @@ class Coordinator:
         self._parts = parts
         self.measurements = PeerMeasurements(parts.me)
         self._router = Router(parts.encoder, self.measurements)
+        self._make_plan = parts.make_plan or self._router.plan
         self._dispatcher = Dispatcher(parts.tasks, parts.clock)
+        self._carrier = Carrier(parts.tasks, parts.clock)
         self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
 
     async def plan(self, request: AnswerRequest) -> Routed:
-        """Who would answer now and why, without asking anybody; errors as of `answer`."""
-        choice = await self._choose_in_time(request)
-        candidates = self._candidates(request, choice)
+        """Who would answer, or begin, and why, without asking anybody; errors as of `answer`."""
+        plan = await self._plan_in_time(request)
+        choice = choice_of(plan)
+        candidates = self._candidates(request, choice.specialist)
         now = self._parts.clock.monotonic()
         first = candidates.next(now, None)
         if not isinstance(first, CapabilityCard):
@@ -82,18 +112,40 @@ class Coordinator:
             why=choice.why,
             scores=choice.scores,
             second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
+            plan=plan,
         )
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
-        """Events from `Routed` to `Completed`; closing the generator cancels the answer.
+        """Events from `Routed`, or `Planned` if several specialists work on it, to `Completed`.
 
-        Raises `UnknownModel`, `TooLong`, `Unsupported`, `NoCapacity` or `DeadlineExceeded`.
+        Closing the generator cancels the answer. Raises `UnknownModel`, `TooLong`, `Unsupported`,
+        `NoCapacity` or `DeadlineExceeded`; of several steps only if none said anything.
         """
-        started = self._parts.clock.monotonic()
-        choice = await self._choose_in_time(request)
-        candidates = self._candidates(request, choice)
+        started, effort = self._parts.clock.monotonic(), Effort()
+        plan = await self._plan_in_time(request)
+        if is_for_one(request, plan):
+            events = self._one(request, choice_of(plan), effort, started)
+        else:
+            run = ChainRun(request, plan, lambda name: self._replicas(request, name), started)
+            surroundings = _ChainSurroundings(self, request, effort)
+            events = self._carrier.carry_out(run, surroundings)
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Routed() if request.model == AUTO:
+                        yield replace(event, plan=plan)
+                    case Completed():
+                        yield replace(event, activity=effort.activity(self._cards(request)))
+                    case _:
+                        yield event
+
+    async def _one(
+        self, request: AnswerRequest, choice: Choice, effort: Effort, started: float
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """One specialist's answer; its budget began at `started`."""
+        candidates = self._candidates(request, choice.specialist)
         run = AnswerRun(request, choice, candidates, self.measurements, started)
-        surroundings = _Surroundings(self._parts, choice.specialist)
+        surroundings = _Surroundings(self._parts, choice.specialist, effort)
         async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
             async for event in events:
                 yield event
@@ -118,21 +170,22 @@ class Coordinator:
 
     # ----------------------------------------------------------------------------------------
 
-    async def _choose_in_time(self, request: AnswerRequest) -> Choice:
+    async def _plan_in_time(self, request: AnswerRequest) -> Plan:
         self._forget_strangers()
         try:
             async with asyncio.timeout(request.budget):
-                return await self._choose(request)
+                return await self._plan(request)
         except TimeoutError as error:
             raise DeadlineExceeded("the budget ended while a model was looked for") from error
 
-    async def _choose(self, request: AnswerRequest) -> Choice:
+    async def _plan(self, request: AnswerRequest) -> Plan:
         if request.model != AUTO:
-            return await self._choose_by_name(request)
+            choice = await self._choose_by_name(request)
+            return Plan("one", (Step(choice.specialist),), choice.why, choice.scores)
         if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
         now = self._parts.clock.monotonic()
-        return await self._router.choose(request.prompt, self._cards(request), now)
+        return await self._make_plan(request.prompt, self._cards(request), now)
 
     async def _choose_by_name(self, request: AnswerRequest) -> Choice:
         try:
@@ -176,9 +229,9 @@ class Coordinator:
             case Route.LOCAL:
                 return False
 
-    def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
+    def _candidates(self, request: AnswerRequest, specialist: SpecialistId) -> Candidates:
         return Candidates(
-            lambda: self._replicas(request, choice.specialist),
+            lambda: self._replicas(request, specialist),
             self._parts.me,
             self.measurements,
             self._parts.rng,
@@ -198,24 +251,59 @@ class _Surroundings:
 
     parts: Parts
     specialist: SpecialistId
+    effort: Effort
 
     def answerer(self, peer: PeerId) -> Answerer:
+        self.effort.asked(self.specialist, peer)
         if peer == self.parts.me:
             return self.parts.local
-        return RemoteAnswerer(self.parts.transport, peer, _addresses(self.parts, peer))
+        addresses = _addresses(self.parts, peer)
+        return RemoteAnswerer(self.parts.transport, peer, addresses, self.effort)
 
     async def predial(self, peer: PeerId) -> None:
-        if peer == self.parts.me:
-            return
-        for address in _addresses(self.parts, peer):
-            try:
-                await self.parts.transport.connect(address)
-            except DslmError:
-                continue  # asking the peer would say so again, if it comes to that
-            return
+        await _predial(self.parts, peer)
 
     async def look_again(self) -> None:
         await self.parts.discovery.find_specialist(self.specialist)
+
+
+@dataclass(frozen=True, slots=True)
+class _ChainSurroundings:
+    """See `coordinator.chain.carrier.Surroundings`."""
+
+    coordinator: Coordinator
+    request: AnswerRequest
+    effort: Effort
+
+    def answer(
+        self, specialist: SpecialistId, request: AnswerRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        choice = Choice(specialist, "the plan names it")
+        parts = self.coordinator._parts
+        return self.coordinator._one(request, choice, self.effort, parts.clock.monotonic())
+
+    async def prepare(self, wanted: Prepare) -> None:
+        """A connection is open when the step begins. (Keys and values could be sent for here.)"""
+        parts = self.coordinator._parts
+        candidates = self.coordinator._candidates(self.request, wanted.specialist)
+        card = candidates.next(parts.clock.monotonic(), None)
+        if isinstance(card, CapabilityCard):
+            await _predial(parts, PeerId(card.peer))
+
+    def judge(self, verdict: Judge) -> None:
+        self.coordinator._parts.judge(verdict.specialist, verdict.peer, verdict.evidence)
+
+
+async def _predial(parts: Parts, peer: PeerId) -> None:
+    """Open a connection to `peer` if possible."""
+    if peer == parts.me:
+        return
+    for address in _addresses(parts, peer):
+        try:
+            await parts.transport.connect(address)
+        except DslmError:
+            continue  # asking the peer would say so again, if it comes to that
+        return
 
 
 def _nobody(request: AnswerRequest) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from coordinator.answer import Score
 from coordinator.measure import PeerMeasurements
 from coordinator.ports import Encoder
+from coordinator.routing.plan import Plan, Step
 from coordinator.routing.score import THRESHOLD, rank_cards
 from protocols.errors import NoCapacity
 from protocols.ids import PeerId, SpecialistId
@@ -52,6 +53,13 @@ class Router:
         base = best_base(cards, self._measurements, now)
         scores = await self._scores(prompt, cards)
         return decide(scores, base, self._threshold, self._encoder is not None, cards)
+
+    async def plan(self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float) -> Plan:
+        """As `choose`, as a plan of one step."""
+        choice = await self.choose(prompt, cards, now)
+        is_base = any(card.is_base for card in cards if card.specialist == choice.specialist)
+        step = Step(choice.specialist)
+        return Plan("base" if is_base else "one", (step,), choice.why, choice.scores)
 
     async def _scores(self, prompt: Prompt, cards: Sequence[CapabilityCard]) -> tuple[Score, ...]:
         text = routed_text(prompt)

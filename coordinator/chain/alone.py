@@ -1,0 +1,33 @@
+"""When a plan comes down to one specialist's answer, and whose that is.
+
+Knows the request and the plan; must not know how either is carried out. Pure.
+"""
+
+from coordinator.answer import AnswerRequest, Planning, Quality
+from coordinator.routing.plan import Plan
+from coordinator.routing.router import Choice
+from protocols.ids import SpecialistId
+from protocols.messages.ask import Chat
+
+
+def is_for_one(request: AnswerRequest, plan: Plan) -> bool:
+    """Whether one specialist answers, from the first token on as if there were no plans.
+
+    An answer in a given form, a call of a tool and the continuation of a text cannot be put
+    together from several.
+    """
+    if request.planning is Planning.SINGLE or request.constraint is not None:
+        return True
+    if not isinstance(request.prompt, Chat) or request.prompt.tools:
+        return True
+    if len(plan.steps) > 1:
+        return False
+    return request.quality is Quality.NORMAL or not plan.steps[0].alternatives
+
+
+def choice_of(plan: Plan) -> Choice:
+    """The only specialist of `plan`, or of several the one that lies nearest to the prompt."""
+    planned = {step.specialist for step in plan.steps}
+    ranked = (score.specialist for score in plan.scores if score.specialist in planned)
+    specialist: SpecialistId = next(ranked, plan.steps[0].specialist)
+    return Choice(specialist, plan.why, plan.scores)
