@@ -175,6 +175,18 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What the peer that ended an answer did not have to compute of the prompt, in pages.
+
+    `pages_fetched` of the `pages_reused` came from another peer, in `bytes_fetched` bytes.
+    """
+
+    pages_reused: int = 0
+    pages_fetched: int = 0
+    bytes_fetched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OtherAnswer:
     """A specialist that was asked in a step, but whose answer was not kept, and why."""
 
@@ -202,14 +214,16 @@ class StepEnded:
     prompt_tokens: int = 0
     shares: tuple[Share, ...] = ()
     others: tuple[OtherAnswer, ...] = ()
+    memory: MemoryUse = MemoryUse()
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
     """What an answer set to work, out of what could have been asked; `parameters` in numbers.
 
-    A base counts once however many of its adapters worked. `bytes_*` were exchanged with other
-    peers for this answer, as messages, before encryption.
+    A base counts once however many of its adapters worked. `bytes_sent` and `bytes_received` were
+    exchanged with other peers for this answer, as messages, before encryption; `bytes_of_pages` is
+    what those peers fetched from each other.
     """
 
     specialists: tuple[SpecialistId, ...] = ()
@@ -219,6 +233,7 @@ class Activity:
     peers: tuple[PeerId, ...] = ()
     bytes_sent: int = 0
     bytes_received: int = 0
+    bytes_of_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +251,7 @@ class Completed:
     first_token_seconds: float
     total_seconds: float
     shares: tuple[Share, ...] = field(default=())
+    memory: MemoryUse = MemoryUse()
     activity: Activity | None = None
 
 

@@ -135,7 +135,9 @@ class Coordinator:
                     case Routed() if request.model == AUTO:
                         yield replace(event, plan=plan)
                     case Completed():
-                        yield replace(event, activity=effort.activity(self._cards(request)))
+                        activity = effort.activity(self._cards(request))
+                        pages = event.memory.bytes_fetched
+                        yield replace(event, activity=replace(activity, bytes_of_pages=pages))
                     case _:
                         yield event
 

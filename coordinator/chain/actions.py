@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from coordinator.answer import AnswerEvent, AnswerRequest, Evidence
 from protocols.errors import DslmError
 from protocols.ids import PeerId, SpecialistId
-from protocols.messages.ask import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """`specialist` is going to be asked next, with a prompt that begins like `prompt`.
+    """`specialist` is going to be asked something like `request`: its prompt begins like that one.
 
-    `pages_at` has read that, with the same base.
+    `request.memory_at` has read it, with the same base.
     """
 
     specialist: SpecialistId
-    prompt: Prompt
-    pages_at: PeerId | None
+    request: AnswerRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from coordinator.answer import (
     AnswerEvent,
     AnswerRequest,
     Handed,
+    MemoryUse,
     OtherAnswer,
     StepEnded,
     StepStarted,
@@ -178,6 +179,7 @@ class Contest:
                 prompt_tokens=done.prompt_tokens if done else 0,
                 shares=speaker.shares if speaker else (),
                 others=self._others(),
+                memory=done.memory if done else MemoryUse(),
             )
         )
 

@@ -18,6 +18,7 @@ from coordinator.answer import (
     AnswerRequest,
     Completed,
     Delta,
+    MemoryUse,
     Planned,
     Share,
 )
@@ -196,8 +197,14 @@ class ChainRun:
                 continue
             self._prepared.add(index)
             self._memory.reading(main, speaker.specialist, speaker.peer)
-            prompt = self._memory.prompt_for(main)
-            actions.append(Prepare(step.specialist, prompt, self._pages_at(index)))
+            request = replace(
+                self._request,
+                request_id=RequestId(f"{self._request.request_id[:50]}.{index}"),
+                model=step.specialist,
+                prompt=self._memory.prompt_for(main),
+                memory_at=self._pages_at(index),
+            )
+            actions.append(Prepare(step.specialist, request))
         return actions
 
     # What the client hears ------------------------------------------------------------------
@@ -242,4 +249,9 @@ class ChainRun:
             first_token_seconds=first - self._started,
             total_seconds=now - self._started,
             shares=tuple(Share(peer, tokens) for peer, tokens in shares.items()),
+            memory=MemoryUse(
+                sum(one.memory.pages_reused for one in done),
+                sum(one.memory.pages_fetched for one in done),
+                sum(one.memory.bytes_fetched for one in done),
+            ),
         )

@@ -159,8 +159,8 @@ def test_the_next_step_is_told_who_has_read_the_beginning_and_is_made_ready() ->
     scene = three()
     spoke = scene.speak(0, "70 mg.", peer=B)
     (ready,) = [action for action in spoke if isinstance(action, Prepare)]
-    assert (ready.specialist, ready.pages_at) == ("maths", B)
-    assert ready.prompt == begun(scene.done)[0].request.prompt
+    assert (ready.specialist, ready.request.memory_at) == ("maths", B)
+    assert ready.request.prompt == begun(scene.done)[0].request.prompt
     (second,) = begun(scene.end(0, peer=B))
     assert second.request.memory_at == B
     started = next(e for e in scene.speak(1, "x") if isinstance(e, Emit)).event
@@ -176,7 +176,7 @@ def test_the_next_step_is_told_who_has_read_the_beginning_and_is_made_ready() ->
 def test_pages_that_the_next_step_cannot_use_are_not_offered(other: CapabilityCard) -> None:
     scene = Scene(Step(name("law"), "a"), Step(name("maths"), "b", (0,)), cards=[other])
     spoke = scene.speak(0, "70 mg.", peer=B)
-    assert [action.pages_at for action in spoke if isinstance(action, Prepare)] == [None]
+    assert [action.request.memory_at for action in spoke if isinstance(action, Prepare)] == [None]
     (second,) = begun(scene.end(0, peer=B))
     assert second.request.memory_at is None
 
