@@ -79,6 +79,15 @@ class Routed:
     plan: Plan | None = None
     """How this came about, where the router decided and not the client."""
 
+    @property
+    def way(self) -> str:
+        """How it was decided who answers: the plan's kind, `named` if by the client, `single` if
+        the plan had more steps than the client wanted.
+        """
+        if self.plan is None:
+            return "named"
+        return self.plan.kind if len(self.plan.steps) == 1 else "single"
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:

@@ -14,6 +14,7 @@ from random import Random, SystemRandom
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.ports import Encoder
+from node.accounts import Accounts
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
 from node.engine.base import EngineStatistics
@@ -131,6 +132,7 @@ class Node:
         self.presences = Presences(config, tasks)
         self.service = AskService(matter.models, clock, self.presences.allowance)
         self._ground = Ground(config, clock, rng, matter.encoder, self.service, matter.cards)
+        self.accounts = Accounts()
         self.metrics = self._make_metrics()
         self.view = LiveView(self._facts(), self._view_parts())
         self.gateway = self._make_gateway()
@@ -163,7 +165,7 @@ class Node:
     def _make_gateway(self) -> Gateway:
         config, ground = self._config, self._ground
         return Gateway(
-            _Answers(self.metrics.observed(self._answer)),
+            _Answers(self.accounts.observed(self.metrics.observed(self._answer))),
             self.view,
             GatewayConfig(
                 host=config.api.host,
@@ -232,6 +234,7 @@ class Node:
             engines=self._engines,
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,
+            accounts=self.accounts,
         )
 
 

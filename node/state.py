@@ -259,6 +259,47 @@ class PingReport(Struct, frozen=True):
     samples_ms: tuple[float, ...]
 
 
+class SpecialistWork(Struct, frozen=True):
+    """What one specialist did for this node: whole answers, or steps of answers by several.
+
+    `failed` of them broke off or never began; in `doubted` ones another specialist was surer.
+    """
+
+    id: str
+    answers: int
+    failed: int
+    doubted: int
+    tokens: int
+    seconds: float
+
+
+class StatsState(Struct, frozen=True):
+    """`GET /api/v1/stats`: sums over all answers asked here since the node started.
+
+    `specialists` and `parameters` were set to work, out of the `_known` ones that each answer
+    could have asked; `peers` counts those contacted. Bytes are those of messages with peers;
+    `bytes_of_pages` peers fetched from each other. `plans` counts answers by how it was decided
+    who answers; `named` means that the client said it.
+    """
+
+    schema_version: int
+    answers: int
+    failed: int
+    steps: int
+    resumed: int
+    tokens: int
+    specialists: int
+    specialists_known: int
+    parameters: int
+    parameters_known: int
+    peers: int
+    bytes_sent: int
+    bytes_received: int
+    bytes_of_pages: int
+    plans: dict[str, int]
+    by_specialist: tuple[SpecialistWork, ...]
+
+
 class NodeView(Protocol):
     """What the gateway needs from the running node, besides answers.
 
@@ -329,6 +370,10 @@ class NodeView(Protocol):
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """Measure round trips to a peer id, a unique prefix of one, or a node name."""
+        ...
+
+    def stats(self) -> StatsState:
+        """Sums over all answers asked here."""
         ...
 
     def metrics(self) -> str:

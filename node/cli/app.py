@@ -28,6 +28,7 @@ from node.cli import (
     pull,
     run,
     serve,
+    stats,
     status,
     swarm,
     up,
@@ -39,7 +40,7 @@ from protocols import versions
 from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
-    *(up, down, status, join, invite, chat, run, ls, ps, peers, ping),
+    *(up, down, status, join, invite, chat, run, ls, ps, stats, peers, ping),
     *(pull, perplexity, serve, logs, doctor, version),
 )
 

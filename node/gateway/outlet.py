@@ -5,7 +5,7 @@ Knows the order of frames; must not know when they are due (`answers` does).
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.answer import (
     Completed,
@@ -51,6 +51,7 @@ class _RoutedNote(Struct, frozen=True, tag="routed", tag_field="phase"):
     why: str
     scores: dict[str, float]
     second_choice: str | None
+    plan: PlanReport | UnsetType = UNSET
 
 
 class _WaitingNote(Struct, frozen=True):
@@ -91,9 +92,12 @@ def note_of(event: Note) -> Struct:
     match event:
         case Routed():
             scores = {str(score.specialist): round(score.score, 4) for score in event.scores}
-            return _RoutedNote(event.specialist, event.peer, event.why, scores, event.second_choice)
-        case Planned(plan):
-            return _PlannedNote(plan_report(plan))
+            plan = plan_report(event.plan) if event.plan else UNSET
+            return _RoutedNote(
+                event.specialist, event.peer, event.why, scores, event.second_choice, plan
+            )
+        case Planned(planned):
+            return _PlannedNote(plan_report(planned))
         case StepStarted(index=step, handed=handed):
             return _StartedNote(step, event.specialist, event.peer, event.prompt, handed.pages_at)
         case StepEnded(index=step):

@@ -6,6 +6,7 @@ An answer by several specialists is one text. Before each one's words stands a l
 speaks, and where somebody fell silent a line that says why; with one specialist there are none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import UNSET, Struct, UnsetType
@@ -116,30 +117,30 @@ class Tally:
         self._started[event.index] = event
         self.peer = event.peer
         if self._has_turns:
-            self._add_heading(event.index, event.specialist)
+            self._add_lines(event.index, [self._heading(event.index, event.specialist)], "\n\n")
         else:
             self.specialist = event.specialist
 
     def _end_step(self, event: StepEnded) -> None:
         if event.error:
-            if self._has_turns and event.index not in self._started:
-                self._add_heading(event.index, event.specialist)
             verb = "said no more" if event.tokens else "did not answer"
-            self._add_line(event.index, f"({event.specialist} {verb}: {event.error})")
+            lines = [f"({event.specialist} {verb}: {event.error})"]
+            if self._has_turns and event.index not in self._started:
+                lines.insert(0, self._heading(event.index, event.specialist))
+            self._add_lines(event.index, lines)
         steps = self._plan.steps if self._plan else ()
         prompt = steps[event.index].prompt if event.index < len(steps) else ""
         text = "".join(self._said.get(event.index, ()))
         self._steps.append(step_report(event, self._started.get(event.index), prompt, text))
 
-    def _add_heading(self, index: int, specialist: str) -> None:
+    def _heading(self, index: int, specialist: str) -> str:
         count = len(self._plan.steps) if self._plan else 0
-        self._add_line(index, f"-- {specialist} (step {index + 1} of {count}) --")
+        return f"-- {specialist} (step {index + 1} of {count}) --"
 
-    def _add_line(self, index: int, line: str) -> None:
+    def _add_lines(self, index: int, lines: Sequence[str], end: str = "") -> None:
         gap = "\n\n" if self._texts or self._pending else ""
-        is_last = line.startswith("(")
         mark = Mark(index, self._name_of(index), heading=True)
-        self._pending.append(Piece(gap + line + ("" if is_last else "\n\n"), (), mark))
+        self._pending.append(Piece(gap + "\n\n".join(lines) + end, (), mark))
 
     def _name_of(self, index: int) -> str:
         started = self._started.get(index)
