@@ -4,6 +4,7 @@ Knows the directory's cards and the encoder port; must not know peers' addresses
 asked. Looking for unknown names on the network is the caller's business.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import Chat, Prompt, Text
 from protocols.records import CapabilityCard
 
+_SENTENCE = re.compile(r"[^.?!]+[.?!]*\s*")
 ROUTED_CHARACTERS_MAX = 2_000
 """The encoder reads about 100 words; more would cost time and change nothing."""
 
@@ -55,11 +57,36 @@ class Router:
         return decide(scores, base, self._threshold, self._encoder is not None, cards)
 
     async def plan(self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float) -> Plan:
-        """As `choose`, as a plan of one step."""
+        """As `choose`; a chain where neighbouring sentences lie nearest to different cards."""
         choice = await self.choose(prompt, cards, now)
+        steps = await self._steps(prompt, cards)
+        if len(steps) > 1:
+            why = f"Parts of the prompt lie nearest to {', '.join(s.specialist for s in steps)}."
+            return Plan("chain", steps, why, choice.scores)
         is_base = any(card.is_base for card in cards if card.specialist == choice.specialist)
         step = Step(choice.specialist)
         return Plan("base" if is_base else "one", (step,), choice.why, choice.scores)
+
+    async def _steps(self, prompt: Prompt, cards: Sequence[CapabilityCard]) -> tuple[Step, ...]:
+        """A step for each run of sentences that one specialist lies nearest to."""
+        sentences = [s for s in _SENTENCE.findall(routed_text(prompt)) if len(s.strip()) > 15]
+        encoder = self._encoder
+        if encoder is None or len(sentences) < 2:
+            return ()
+        runs: list[tuple[SpecialistId, str]] = []
+        for vector, sentence in zip(await encoder.encode(sentences), sentences, strict=True):
+            scores = rank_cards(vector, cards, encoder.digest)
+            if not scores or scores[0].score < self._threshold:
+                return ()
+            owner = scores[0].specialist
+            if runs and runs[-1][0] == owner:
+                runs[-1] = (owner, runs[-1][1] + sentence)
+            else:
+                runs.append((owner, sentence))
+        return tuple(
+            Step(owner, text.strip(), (at - 1,) if at else ())
+            for at, (owner, text) in enumerate(runs)
+        )
 
     async def _scores(self, prompt: Prompt, cards: Sequence[CapabilityCard]) -> tuple[Score, ...]:
         text = routed_text(prompt)
