@@ -1,7 +1,8 @@
 """`scripts/quickstart PROMPT`: three nodes on this machine, and one answer through the swarm.
 
 Two of them host the base and, between them, the specialists that ship with dslm; the third hosts
-nothing and is asked. Knows the order of the show. stdout gets the answer and one closing line; stderr all else.
+nothing and is asked. Knows the order of the show. stdout gets the answer and one closing line;
+stderr all else.
 """
 
 import argparse

@@ -1,0 +1,129 @@
+"""Ten prompts that no single specialist can answer, and made-up specialists for want of real ones.
+
+Written for this benchmark; none comes from a data set.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A prompt and the domains that it is about, in their order."""
+
+    domains: tuple[str, ...]
+    text: str
+
+
+PROMPTS = (
+    Composite(
+        ("math", "medicine"),
+        "A child weighs 24 kg and gets 15 mg of a medicine for each kg, four times a day. How many "
+        "milligrams are that in one day? What are the symptoms of an overdose of paracetamol, and "
+        "how is it treated?",
+    ),
+    Composite(
+        ("medicine", "law"),
+        "What are the side effects of ibuprofen in patients with kidney disease? Can a patient "
+        "sue a doctor for negligence who did not warn of the risks before the treatment?",
+    ),
+    Composite(
+        ("computing", "math"),
+        "Write a Python function that returns the greatest common divisor of two integers. Tom "
+        "has 84 red marbles and 36 blue ones and fills equal bags without any left over; how many "
+        "bags are there at most?",
+    ),
+    Composite(
+        ("science", "economics_history"),
+        "Why does water expand when it freezes, seen from its molecules? How did the price of "
+        "coal change the economy of England during the industrial revolution?",
+    ),
+    Composite(
+        ("law", "economics_history"),
+        "Does a clause that forbids an employee to work for a competitor hold in court? What does "
+        "a high rate of unemployment do to wages and inflation in the short run?",
+    ),
+    Composite(
+        ("psychology", "medicine"),
+        "What is the difference between classical and operant conditioning in learning? Which "
+        "drugs are used to treat patients with panic disorder, and what are their side effects?",
+    ),
+    Composite(
+        ("math", "computing", "law"),
+        "A shop sells 350 licences for 12 dollars each and gives a discount of 20 percent on half "
+        "of them; how much does it earn? Write a Python function that sums the prices in a list "
+        "of orders. Does this agreement grant the licensee a right to resell the software?",
+    ),
+    Composite(
+        ("science", "math", "medicine"),
+        "What happens to the pressure of a gas when its temperature rises in a closed container? "
+        "A tank holds 12 litres and loses 0.4 litres each minute; after how many minutes is it "
+        "half empty? What are the symptoms of carbon monoxide poisoning?",
+    ),
+    Composite(
+        ("economics_history", "psychology"),
+        "What were the economic causes of the Great Depression of 1929? Why do people in a crowd "
+        "conform to the behaviour of others, according to social psychology?",
+    ),
+    Composite(
+        ("computing", "science"),
+        "Write a Python function that converts temperatures from Fahrenheit to Celsius for a list "
+        "of numbers. How does the energy of a photon depend on the frequency of its light?",
+    ),
+)
+
+SUBJECTS = {
+    "math": (
+        "Arithmetic word problems, step by step to a number",
+        "Tom has 12 apples and buys 3 bags of 8 more. How many apples does he have?",
+        "A train travels 60 miles each hour for 4 hours. How far does it get?",
+        "A shirt costs 40 dollars and is 25 percent off. What does it cost now?",
+        "Five workers earn 18 dollars each hour. What do they earn together in 6 hours?",
+        "A tank holds 90 litres and loses 3 litres each minute. When is it empty?",
+        "A box has 84 red marbles and 36 blue ones. How many bags of equal size are there?",
+    ),
+    "medicine": (
+        "Diseases, symptoms, treatments and drugs",
+        "What are the symptoms of type 2 diabetes?",
+        "How is high blood pressure treated?",
+        "What are the side effects of ibuprofen?",
+        "Which drugs are used for depression, and what are their side effects?",
+        "What are the signs of poisoning by carbon monoxide?",
+    ),
+    "law": (
+        "Contracts, court rulings, statutes and legal rights",
+        "Is a verbal agreement a binding contract?",
+        "Does this clause limit the liability of the seller?",
+        "What must a plaintiff prove to win a negligence case?",
+        "Can a company forbid a former employee to work for a competitor?",
+        "Does the agreement grant the licensee a right to resell?",
+    ),
+    "computing": (
+        "Python functions and programs",
+        "Write a function to find the largest number in a list.",
+        "Write a Python function that reverses a string.",
+        "Write a function to check whether a number is prime.",
+        "Write a Python function that converts a list of temperatures.",
+    ),
+    "science": (
+        "Physics and chemistry",
+        "What happens to the volume of a gas when it is heated at constant pressure?",
+        "Which of these molecules has a hydrogen bond?",
+        "How does the energy of a photon depend on its wavelength?",
+        "Why does ice float on water?",
+    ),
+    "economics_history": (
+        "Economics and history",
+        "What does a rise of interest rates do to investment and inflation?",
+        "What were the causes of the French Revolution?",
+        "How did the industrial revolution change the economy of England?",
+        "What does a minimum wage do to unemployment?",
+    ),
+    "psychology": (
+        "Psychology of learning, groups, development and mind",
+        "What did Pavlov show about conditioning?",
+        "Why do people conform to the behaviour of a group?",
+        "What is cognitive dissonance?",
+        "At which age do children develop object permanence, according to Piaget?",
+    ),
+}
+"""Description, then examples: what made-up specialists say of themselves."""
