@@ -36,7 +36,7 @@ from report import Row, print_report
 
 HOSTS = ("alder", "birch", "cedar")
 COPIES = 2
-TOKENS = 160
+TOKENS = 240
 START_SECONDS, MEET_SECONDS = 240.0, 90.0
 KILL_AFTER_PIECES = 8
 MARKER = "<!-- what follows is written by `scripts/bench chains --write docs/chains.md` -->"

@@ -174,7 +174,7 @@ class Contest:
                 evidence=speaker.evidence if speaker else None,
                 seconds=now - self._began,
                 tokens=speaker.tokens if speaker else 0,
-                error=str(error) if error else "",
+                error=_sentence(error) if error else "",
                 first_token_seconds=first - self._began,
                 prompt_tokens=done.prompt_tokens if done else 0,
                 shares=speaker.shares if speaker else (),
@@ -204,10 +204,15 @@ def _verdict(one: Contender) -> list[Action]:
 
 def _why_not(one: Contender, speaker: Contender | None) -> str:
     if one.error is not None:
-        return str(one.error)
+        return _sentence(one.error)
     if speaker is None:
         return "nothing came of it"
     return f"{speaker.specialist} was surer of its words"
+
+
+def _sentence(error: DslmError) -> str:
+    """The error on one line, without what single peers said."""
+    return " ".join(str(error).partition(" The last one said: ")[0].split())
 
 
 def way_of(specialists: Sequence[SpecialistId], *, is_parallel: bool, is_judged: bool) -> Way:
