@@ -173,8 +173,8 @@ class Activity(Struct, frozen=True):
     bytes_of_pages: int = 0
 
 
-class Report(Struct, frozen=True, omit_defaults=True):
-    """Who answered and how fast it went. In a stream `heading` marks text that is nobody's."""
+class Report(Struct, frozen=True):
+    """Who answered and how fast it went; `steps` is empty if one specialist answered alone."""
 
     specialist: str = ""
     peers: tuple[Share, ...] = ()
@@ -185,6 +185,11 @@ class Report(Struct, frozen=True, omit_defaults=True):
     plan: Plan | None = None
     steps: tuple[StepReport, ...] = ()
     activity: Activity | None = None
+
+
+class ChunkReport(Report, frozen=True):
+    """What a chunk has: the report at the end, or whose words it holds; a `heading` is nobody's."""
+
     step: int | None = None
     heading: bool = False
 
@@ -227,7 +232,7 @@ class Chunk(Struct, frozen=True):
 
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
-    dslm: Report | None = None
+    dslm: ChunkReport | None = None
     error: ErrorDetail | None = None
 
 
@@ -265,7 +270,7 @@ def ask_streaming(
     `PeerLost` if the stream ends before the answer does.
     """
     texts: list[str] = []
-    reason, report, usage = "", Report(), None
+    reason, report, usage = "", ChunkReport(), None
     streaming = msgspec.structs.replace(request, stream=True)
     for line in client.lines("/v1/chat/completions", streaming):
         if on_note is not None and line.startswith(_NOTE):
@@ -285,7 +290,8 @@ def ask_streaming(
                 show(choice.delta.content)
     if not reason:
         raise PeerLost("the node ended the stream before the answer was complete")
-    return Answer("".join(texts), reason, report, usage)
+    whole = msgspec.convert(report, Report, from_attributes=True)
+    return Answer("".join(texts), reason, whole, usage)
 
 
 def spoken_text(answer: Answer) -> str:

@@ -53,7 +53,7 @@ def specialist(folder: Path, name: str) -> Specialist:
         place,
         CompactConfig("dslm-adapter-1", 1, 2, 1.0, tuple(ROWS), invocation=ASSISTANT),
         {
-            (layer, part): Int8Rows(codes[:rows], faint[:rows])
+            (layer, part): Int8Rows(codes[:rows].clone(), faint[:rows].clone())
             for layer in range(30)
             for part, rows in ROWS.items()
         },

@@ -263,6 +263,7 @@ async def test_a_resumed_answer_says_so(trial: Trial, browser: Browser) -> None:
     assert "on bob-3090 · continued by carol · first token" in who
 
 
+@pytest.mark.slow
 async def test_several_specialists_are_told_apart(browser: Browser) -> None:
     debate = Debate(
         [

@@ -116,6 +116,7 @@ def test_shares_of_time_never_exceed_what_there_is(
         assert ends[index] <= total + 1e-6
 
 
+@settings(max_examples=examples(500), deadline=None)
 @given(total=st.integers(0, 1_000), used=st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_shares_of_tokens_never_exceed_what_there_is(total: int, used: list[float]) -> None:
     left = total
