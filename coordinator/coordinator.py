@@ -22,7 +22,7 @@ from coordinator.answer import (
 )
 from coordinator.asking import RemoteAnswerer
 from coordinator.chain.actions import Judge, Prepare
-from coordinator.chain.alone import choice_of, is_for_one
+from coordinator.chain.alone import choice_of, is_for_one, wishes_of
 from coordinator.chain.carrier import Carrier
 from coordinator.chain.run import ChainRun
 from coordinator.directory import Directory
@@ -34,7 +34,7 @@ from coordinator.measure import PeerMeasurement, PeerMeasurements
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder
 from coordinator.routing.plan import Plan, Step
-from coordinator.routing.router import Choice, Router
+from coordinator.routing.router import Choice, Router, Wishes
 from protocols.errors import (
     DeadlineExceeded,
     DslmError,
@@ -52,7 +52,7 @@ MEASURED_MAX = 1_024
 """With more peers measured than this, those that are gone from the directory are forgotten."""
 
 
-PlanFunction = Callable[[Prompt, Sequence[CapabilityCard], float], Awaitable[Plan]]
+PlanFunction = Callable[[Prompt, Sequence[CapabilityCard], float, Wishes], Awaitable[Plan]]
 """What `Router.plan` does."""
 
 
@@ -187,7 +187,7 @@ class Coordinator:
         if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
         now = self._parts.clock.monotonic()
-        return await self._make_plan(request.prompt, self._cards(request), now)
+        return await self._make_plan(request.prompt, self._cards(request), now, wishes_of(request))
 
     async def _choose_by_name(self, request: AnswerRequest) -> Choice:
         try:

@@ -5,20 +5,28 @@ Knows the request and the plan; must not know how either is carried out. Pure.
 
 from coordinator.answer import AnswerRequest, Planning, Quality
 from coordinator.routing.plan import Plan
-from coordinator.routing.router import Choice
+from coordinator.routing.router import Choice, Wishes
 from protocols.ids import SpecialistId
 from protocols.messages.ask import Chat
 
 
-def is_for_one(request: AnswerRequest, plan: Plan) -> bool:
-    """Whether one specialist answers, from the first token on as if there were no plans.
+def wishes_of(request: AnswerRequest) -> Wishes:
+    """What `request` asks of its plan.
 
     An answer in a given form, a call of a tool and the continuation of a text cannot be put
     together from several.
     """
-    if request.planning is Planning.SINGLE or request.constraint is not None:
-        return True
-    if not isinstance(request.prompt, Chat) or request.prompt.tools:
+    is_form_given = request.constraint is not None or not isinstance(request.prompt, Chat)
+    has_tools = isinstance(request.prompt, Chat) and bool(request.prompt.tools)
+    return Wishes(
+        is_best_wanted=request.quality is Quality.BEST,
+        is_single=request.planning is Planning.SINGLE or is_form_given or has_tools,
+    )
+
+
+def is_for_one(request: AnswerRequest, plan: Plan) -> bool:
+    """Whether one specialist answers, from the first token on as if there were no plans."""
+    if wishes_of(request).is_single:
         return True
     if len(plan.steps) > 1:
         return False

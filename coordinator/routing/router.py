@@ -32,6 +32,19 @@ class Choice:
     scores: tuple[Score, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks of a plan."""
+
+    is_best_wanted: bool = False
+    """Two specialists may answer the same prompt."""
+    is_single: bool = False
+    """One specialist only, whatever the prompt."""
+
+
+_AS_IT_COMES = Wishes()
+
+
 class Router:
     """Chooses for `auto`. Without an encoder that is always the plain base."""
 
@@ -56,10 +69,16 @@ class Router:
         scores = await self._scores(prompt, cards)
         return decide(scores, base, self._threshold, self._encoder is not None, cards)
 
-    async def plan(self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float) -> Plan:
+    async def plan(
+        self,
+        prompt: Prompt,
+        cards: Sequence[CapabilityCard],
+        now: float,
+        wishes: Wishes = _AS_IT_COMES,
+    ) -> Plan:
         """As `choose`; a chain where neighbouring sentences lie nearest to different cards."""
         choice = await self.choose(prompt, cards, now)
-        steps = await self._steps(prompt, cards)
+        steps = () if wishes.is_single else await self._steps(prompt, cards)
         if len(steps) > 1:
             why = f"Parts of the prompt lie nearest to {', '.join(s.specialist for s in steps)}."
             return Plan("chain", steps, why, choice.scores)

@@ -20,6 +20,7 @@ from coordinator.answer import (
     StepStarted,
 )
 from coordinator.routing.plan import Kind, Plan, Step
+from coordinator.routing.router import Wishes
 from protocols.adapters.memory import Conditions, MemoryNetwork
 from protocols.adapters.virtual import LoopClock, run_virtual
 from protocols.errors import NoCapacity
@@ -54,11 +55,15 @@ class Trio:
         self.network = network
         self.nodes = nodes
         self.plan = Plan("chain", CHAIN, "because")
+        self.wishes = Wishes()
 
-    async def make_plan(self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float) -> Plan:
+    async def make_plan(
+        self, prompt: Prompt, cards: Sequence[CapabilityCard], now: float, wishes: Wishes
+    ) -> Plan:
         assert isinstance(prompt, Chat | Text)
         assert cards
         assert now
+        self.wishes = wishes
         return self.plan
 
     def use(self, *steps: Step, kind: Kind = "chain") -> None:
@@ -390,5 +395,8 @@ def test_what_one_alone_can_answer_is_not_split() -> None:
         text = AnswerRequest(RequestId("t"), "auto", Text("once"), Sampling(seed=7), 10, 60.0)
         events = await trio.collect(text)
         assert text_in(events, 0) == text_of(reference("once", 7, 10))
+        assert trio.wishes == Wishes(is_single=True)
+        await trio.collect(trio.ask(quality=Quality.BEST))
+        assert trio.wishes == Wishes(is_best_wanted=True)
 
     run_trio(test)
