@@ -17,57 +17,58 @@ class Composite:
 PROMPTS = (
     Composite(
         ("math", "medicine"),
-        "A child weighs 24 kg and gets 15 mg of a medicine for each kg, four times a day. How many "
-        "milligrams are that in one day? What are the symptoms of an overdose of paracetamol, and "
-        "how is it treated?",
+        "A tin holds 24 tablets of 500 mg each, and somebody takes 6 of them a day. How many days "
+        "does the tin last? Then tell me what the symptoms of an overdose of paracetamol are.",
     ),
     Composite(
         ("medicine", "law"),
-        "What are the side effects of ibuprofen in patients with kidney disease? Can a patient "
-        "sue a doctor for negligence who did not warn of the risks before the treatment?",
+        "What are the side effects of ibuprofen in patients with kidney disease? Based on that "
+        "answer, can a patient sue a doctor for negligence who did not warn of the risks?",
     ),
     Composite(
         ("computing", "math"),
-        "Write a Python function that returns the greatest common divisor of two integers. Tom "
-        "has 84 red marbles and 36 blue ones and fills equal bags without any left over; how many "
-        "bags are there at most?",
+        "Write a Python function that returns the greatest common divisor of two integers. Using "
+        "that, Tom has 84 red marbles and 36 blue ones and fills equal bags without any left "
+        "over; how many bags are there at most?",
     ),
     Composite(
         ("science", "economics_history"),
-        "Why does water expand when it freezes, seen from its molecules? How did the price of "
-        "coal change the economy of England during the industrial revolution?",
+        "Why does burning coal set free so much energy, seen from its molecules? How did the "
+        "price of coal change the economy of England during the industrial revolution?",
     ),
     Composite(
         ("law", "economics_history"),
-        "Does a clause that forbids an employee to work for a competitor hold in court? What does "
-        "a high rate of unemployment do to wages and inflation in the short run?",
+        "Does a clause that forbids an employee to work for a competitor hold in court? Given "
+        "that, what do such clauses do to wages and unemployment in the short run?",
     ),
     Composite(
         ("psychology", "medicine"),
-        "What is the difference between classical and operant conditioning in learning? Which "
-        "drugs are used to treat patients with panic disorder, and what are their side effects?",
+        "What is the difference between classical and operant conditioning in learning? "
+        "Separately, which drugs are used to treat patients with panic disorder, and what are "
+        "their side effects?",
     ),
     Composite(
         ("math", "computing", "law"),
         "A shop sells 350 licences for 12 dollars each and gives a discount of 20 percent on half "
-        "of them; how much does it earn? Write a Python function that sums the prices in a list "
-        "of orders. Does this agreement grant the licensee a right to resell the software?",
+        "of them; how much does it earn? Then write a Python function that calculates the result "
+        "for any number of licences. Does a licence agreement grant the licensee a right to "
+        "resell the software?",
     ),
     Composite(
         ("science", "math", "medicine"),
         "What happens to the pressure of a gas when its temperature rises in a closed container? "
-        "A tank holds 12 litres and loses 0.4 litres each minute; after how many minutes is it "
-        "half empty? What are the symptoms of carbon monoxide poisoning?",
+        "A tank holds 12 litres of gas and loses 2 litres each hour; after how many hours is it "
+        "empty? Finally, what are the symptoms of carbon monoxide poisoning?",
     ),
     Composite(
         ("economics_history", "psychology"),
-        "What were the economic causes of the Great Depression of 1929? Why do people in a crowd "
-        "conform to the behaviour of others, according to social psychology?",
+        "What were the economic causes of the Great Depression of 1929? Then explain why people "
+        "in a crowd conform to the behaviour of others, according to social psychology.",
     ),
     Composite(
         ("computing", "science"),
-        "Write a Python function that converts temperatures from Fahrenheit to Celsius for a list "
-        "of numbers. How does the energy of a photon depend on the frequency of its light?",
+        "Write a Python function that converts a temperature from Celsius to Kelvin. Using this "
+        "result, how does the pressure of an ideal gas depend on its temperature in Kelvin?",
     ),
 )
 
