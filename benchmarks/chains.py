@@ -30,7 +30,8 @@ from node.config import environment
 from node.config_reader import Overrides, load_process_config
 from node.gateway.admin_token import read_token
 from node.paths import paths_below
-from node.state import PeersState, StatsState
+from node.state import PeersState
+from node.work_state import StatsState
 from protocols.errors import DslmError
 from report import Row, print_report
 

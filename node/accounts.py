@@ -19,7 +19,8 @@ from coordinator.answer import (
     StepEnded,
 )
 from node.metrics import AnswerFunction
-from node.state import SCHEMA_VERSION, SpecialistWork, StatsState
+from node.state import SCHEMA_VERSION
+from node.work_state import SpecialistWork, StatsState
 from protocols.ids import SpecialistId
 
 SPECIALISTS_MAX = 1_024

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from node.work_state import StatsState
+
 SCHEMA_VERSION = 1
 
 
@@ -257,47 +259,6 @@ class PingReport(Struct, frozen=True):
     name: str
     software: str
     samples_ms: tuple[float, ...]
-
-
-class SpecialistWork(Struct, frozen=True):
-    """What one specialist did for this node: whole answers, or steps of answers by several.
-
-    `failed` of them broke off or never began; in `doubted` ones another specialist was surer.
-    """
-
-    id: str
-    answers: int
-    failed: int
-    doubted: int
-    tokens: int
-    seconds: float
-
-
-class StatsState(Struct, frozen=True):
-    """`GET /api/v1/stats`: sums over all answers asked here since the node started.
-
-    `specialists` and `parameters` were set to work, out of the `_known` ones that each answer
-    could have asked; `peers` counts those contacted. Bytes are those of messages with peers;
-    `bytes_of_pages` peers fetched from each other. `plans` counts answers by how it was decided
-    who answers; `named` means that the client said it.
-    """
-
-    schema_version: int
-    answers: int
-    failed: int
-    steps: int
-    resumed: int
-    tokens: int
-    specialists: int
-    specialists_known: int
-    parameters: int
-    parameters_known: int
-    peers: int
-    bytes_sent: int
-    bytes_received: int
-    bytes_of_pages: int
-    plans: dict[str, int]
-    by_specialist: tuple[SpecialistWork, ...]
 
 
 class NodeView(Protocol):

@@ -18,6 +18,7 @@ from node.presence import Presence
 from node.presences import Presences
 from node.services.ask import AskService
 from node.swarm_view import SwarmView
+from node.work_state import StatsState
 from protocols import versions
 from protocols.errors import UnknownPeer
 from protocols.ids import PeerId, SpecialistId
@@ -115,7 +116,7 @@ class LiveView(SwarmView):
         samples = tuple(pong.rtt * 1000 for pong in pongs)
         return shapes.PingReport(shapes.SCHEMA_VERSION, target, reply.name, reply.software, samples)
 
-    def stats(self) -> shapes.StatsState:
+    def stats(self) -> StatsState:
         """See `NodeView`."""
         return self._parts.accounts.state()
 

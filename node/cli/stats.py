@@ -6,7 +6,7 @@ Knows the node's sums; must not know how they came about.
 from node.cli.output import show, show_json, show_table, table_lines, tell
 from node.cli.verb import Invocation, verb
 from node.quantities import format_count, format_size
-from node.state import StatsState
+from node.work_state import StatsState
 
 EPILOG = """\b
 Examples:

@@ -18,7 +18,8 @@ from node.engine.adapters.weights import PartName
 from node.engine.weights.packings import Int8Rows
 from node.hosting.compact_adapter import CompactConfig, write_compact
 from node.hosting.fetch import default_encoder_paths
-from node.state import PeersState, StatsState
+from node.state import PeersState
+from node.work_state import StatsState
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

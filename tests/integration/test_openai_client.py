@@ -21,7 +21,8 @@ from openai.types.chat import (
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Routed
 from node.gateway.config import GatewayConfig
-from node.gateway.fake import Debate, FixedView, Script, Speech, Turn
+from node.gateway.debate import Debate, Turn
+from node.gateway.fake import FixedView, Script, Speech
 from node.gateway.trial import (
     BASE,
     BOB,

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Route, Routed, Waiting
-from node.gateway.fake import PUBLIC, Debate, FixedView, Speech, Turn
+from node.gateway.debate import Debate, Turn
+from node.gateway.fake import PUBLIC, FixedView, Speech
 from node.gateway.trial import (
     BOB,
     CAROL,

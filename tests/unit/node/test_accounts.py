@@ -17,7 +17,8 @@ from coordinator.answer import (
 )
 from coordinator.routing.plan import Plan, Step
 from node.accounts import OTHERS, SPECIALISTS_MAX, Accounts
-from node.gateway.fake import Debate, Speech, Turn
+from node.gateway.debate import Debate, Turn
+from node.gateway.fake import Speech
 from node.metrics import Metrics
 from protocols.adapters.virtual import LoopClock
 from protocols.errors import NoCapacity

@@ -19,7 +19,8 @@ from coordinator.answer import (
     StepStarted,
 )
 from coordinator.routing.plan import Plan, Step
-from node.gateway.fake import Debate, Script, Speech, Turn
+from node.gateway.debate import Debate, Turn
+from node.gateway.fake import Script, Speech
 from node.gateway.trial import BOB, CAROL, open_trial
 from protocols.errors import NoCapacity
 from protocols.ids import SpecialistId
