@@ -116,7 +116,12 @@ class Carrier:
 
     def _spawn(self, name: object, work: Coroutine[Any, Any, None], jobs: _Jobs) -> None:
         task = jobs[name] = self._tasks.create_task(work)
-        task.add_done_callback(lambda _: jobs.pop(name, None))
+
+        def forget(done: "asyncio.Task[None]") -> None:
+            if jobs.get(name) is done:  # else it was begun again meanwhile
+                del jobs[name]
+
+        task.add_done_callback(forget)
 
     async def _pump(
         self, key: Key, answer: AsyncGenerator[AnswerEvent, None], inbox: _Inbox

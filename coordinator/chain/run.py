@@ -23,14 +23,14 @@ from coordinator.answer import (
     Share,
 )
 from coordinator.chain import budget
-from coordinator.chain.actions import Action, Emit, End, Key, Prepare
+from coordinator.chain.actions import Action, Begin, Emit, End, Key, Prepare
 from coordinator.chain.contender import Contender
 from coordinator.chain.contest import RETRIES, Bout, Contest, way_of
 from coordinator.chain.evidence import JUDGED_TEMPERATURE_MAX, TOP, floor_of
 from coordinator.chain.memory import CardsOf, Memory
 from coordinator.chain.transcript import source
 from coordinator.routing.plan import Plan, Step
-from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, Unsupported
+from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, TooLong, Unsupported
 from protocols.ids import PeerId, RequestId, SpecialistId
 from protocols.messages.ask import Chat
 
@@ -53,6 +53,8 @@ class ChainRun:
         self._ended: set[int] = set()
         self._limits: dict[int, int] = {}
         self._deadlines: dict[int, float] = {}
+        self._tries: dict[Key, Begin] = {}
+        self._lessened: set[Key] = set()
         self._prepared: set[int] = set()
         self._told = 0
         """Steps of which all has been told."""
@@ -73,9 +75,14 @@ class ChainRun:
         return [*actions, *self._go_on(now)]
 
     def failed(self, key: Key, error: DslmError, now: float) -> list[Action]:
-        """One try at one step ended with `error`."""
+        """One try at one step ended with `error`; if there was too little room, with less it goes
+        on.
+        """
         if self._is_over:
             return []
+        smaller = self._with_less(key, error)
+        if smaller is not None:
+            return [smaller]
         actions = self._contests[key.step].failed(key.attempt, error, now)
         return [*actions, *self._go_on(now)]
 
@@ -174,7 +181,7 @@ class ChainRun:
     def _make_request(self, key: Key, specialist: SpecialistId, now: float) -> AnswerRequest:
         request, sampling = self._request, self._request.sampling
         top = max(TOP, sampling.logprobs or 0)
-        return replace(
+        made = replace(
             request,
             request_id=RequestId(f"{request.request_id[:50]}.{key.step}.{key.attempt}"),
             model=specialist,
@@ -184,6 +191,24 @@ class ChainRun:
             budget=max(0.0, self._deadlines[key.step] - now),
             memory_at=self._memory.pages_at(key.step, specialist),
         )
+        self._tries[key] = Begin(key, specialist, made)
+        return made
+
+    def _with_less(self, key: Key, error: DslmError) -> Begin | None:
+        """The same again with as many tokens as there is room for, once; None if that is no help.
+
+        How long a prompt is in tokens is known to whoever reads it only.
+        """
+        begun = self._tries[key]
+        if not isinstance(error, TooLong) or key in self._lessened:
+            return None
+        room = error.limit - (error.requested - begun.request.max_tokens)
+        if not 0 < room < begun.request.max_tokens:
+            return None
+        self._lessened.add(key)
+        self._limits[key.step] = room
+        request = replace(begun.request, max_tokens=room)
+        return replace(begun, request=request)
 
     def _prepare(self) -> list[Action]:
         """Once a step speaks, whoever goes on from it can be made ready."""

@@ -24,7 +24,7 @@ from coordinator.chain.actions import Action, Begin, Drop, Emit, End, Judge, Key
 from coordinator.chain.contest import HELD_TOKENS
 from coordinator.chain.run import ChainRun
 from coordinator.routing.plan import Kind, Plan, Step
-from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, PeerLost, Unsupported
+from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, PeerLost, TooLong, Unsupported
 from protocols.ids import PeerId, RequestId, SpecialistId
 from protocols.messages.ask import Chat, ChatMessage, Likelihood, Likely, Sampling, Text
 from protocols.records import CapabilityCard, MeasuredScore
@@ -441,6 +441,25 @@ def test_a_long_answer_is_cut_to_what_the_next_can_read() -> None:
     assert isinstance(started, StepStarted)
     assert started.handed.characters == len(told)
     assert started.handed.dropped == len(text) - len(told)
+
+
+def test_with_too_little_room_it_is_tried_once_with_less() -> None:
+    scene = three(max_tokens=300)
+    assert begun(scene.done)[0].request.max_tokens == 100
+    (again,) = begun(scene.fail(0, TooLong(limit=120, requested=160)))
+    assert (again.key, again.specialist) == (Key(0, 0), "medicine")
+    assert again.request.max_tokens == 60  # the prompt has 60 tokens of 120
+    assert again.request.prompt == begun(scene.done)[0].request.prompt
+    scene.speak(0, "70 mg", tokens=60)
+    assert len(begun(scene.end(0, tokens=60))) == 1
+
+    for error in (TooLong(limit=120, requested=230), TooLong(limit=20, requested=10)):
+        scene = three(max_tokens=300)
+        assert [b.key.step for b in begun(scene.fail(0, error))] == [1]  # no room at all
+
+    scene = three(max_tokens=300)
+    scene.fail(0, TooLong(limit=120, requested=160))
+    assert [b.key.step for b in begun(scene.fail(0, TooLong(limit=120, requested=121)))] == [1]
 
 
 def test_nothing_happens_after_the_end() -> None:
