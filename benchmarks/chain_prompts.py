@@ -17,13 +17,15 @@ class Composite:
 PROMPTS = (
     Composite(
         ("math", "medicine"),
-        "A tin holds 24 tablets of 500 mg each, and somebody takes 6 of them a day. How many days "
-        "does the tin last? Then tell me what the symptoms of an overdose of paracetamol are.",
+        "Tom buys 3 boxes of 24 tablets and takes 6 tablets each day. How many days do they last "
+        "him? Then tell me, what are the symptoms of an overdose of paracetamol, and how is it "
+        "treated?",
     ),
     Composite(
         ("medicine", "law"),
         "What are the side effects of ibuprofen in patients with kidney disease? Based on that "
-        "answer, can a patient sue a doctor for negligence who did not warn of the risks?",
+        "answer, must a court find a doctor negligent who did not warn of the risks? What does "
+        "the plaintiff have to prove?",
     ),
     Composite(
         ("computing", "math"),
@@ -38,8 +40,9 @@ PROMPTS = (
     ),
     Composite(
         ("law", "economics_history"),
-        "Does a clause that forbids an employee to work for a competitor hold in court? Given "
-        "that, what do such clauses do to wages and unemployment in the short run?",
+        "Does a clause that forbids an employee to work for a competitor hold in court? Now for "
+        "something else: how did the interest rates of the central bank affect inflation and "
+        "unemployment in the United States around 1980?",
     ),
     Composite(
         ("psychology", "medicine"),

@@ -23,7 +23,10 @@ from node.work_state import StatsState
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-PROMPT = "What are the symptoms of type 2 diabetes? Is a verbal agreement a binding contract?"
+PROMPT = (
+    "What are the symptoms of type 2 diabetes? Then tell me, is a verbal agreement a binding "
+    "contract between two companies?"
+)
 SUBJECTS = {
     "lab/law": (
         "Contracts, court rulings, statutes and legal rights",
