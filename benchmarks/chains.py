@@ -7,8 +7,9 @@ the node that is to answer the second step is killed before its first token, and
 killed in the middle; it is replaced afterwards. Where nothing ships yet, or with `--made-up`,
 specialists are adapters that change next to nothing, with the cards of `chain_prompts`.
 
-Run: `.venv/bin/python benchmarks/chains.py [--quick] [--made-up] [--write docs/chains.md]`.
-`--write` puts what was seen behind the marker line of that page.
+Run: `.venv/bin/python benchmarks/chains.py [--quick] [--made-up] [--tokens N] [--write PAGE]`.
+With `--write docs/chains.md` it puts what was seen behind the marker line of that page. A round of ten prompts takes 2 minutes
+on a machine that does nothing else.
 """
 
 import argparse
@@ -121,8 +122,8 @@ def token_of(node: TrialNode) -> str:
     return read_token(paths_below(node.log.parent).admin_token_file)
 
 
-def ask(swarm: Swarm, composite: Composite, fault: str = "") -> Seen:
-    """One answer, with `fault` (nothing, `between` or `within`) in its second step."""
+def ask(swarm: Swarm, composite: Composite, tokens: int, fault: str = "") -> Seen:
+    """One answer of at most `tokens`, with `fault` (`between` or `within`) in its second step."""
     seen = Seen(composite, names=swarm.names())
     began, pieces, speaker = time.monotonic(), [0], [""]
 
@@ -147,7 +148,7 @@ def ask(swarm: Swarm, composite: Composite, fault: str = "") -> Seen:
     request = ChatRequest(
         model="auto",
         messages=[ChatMessage("user", composite.text)],
-        max_tokens=TOKENS,
+        max_tokens=tokens,
         temperature=0.0,
     )
     try:
@@ -158,11 +159,11 @@ def ask(swarm: Swarm, composite: Composite, fault: str = "") -> Seen:
     return seen
 
 
-def rounds(swarm: Swarm, prompts: Sequence[Composite], fault: str) -> list[Seen]:
+def rounds(swarm: Swarm, prompts: Sequence[Composite], tokens: int, fault: str) -> list[Seen]:
     """All prompts, with what dies replaced after each."""
     found = []
     for number, composite in enumerate(prompts, start=1):
-        seen = ask(swarm, composite, fault)
+        seen = ask(swarm, composite, tokens, fault)
         found.append(seen)
         spoke = ", ".join(seen.specialists) or seen.error
         print(f"{fault or 'undisturbed'} {number}/{len(prompts)}: {spoke}, {seen.seconds:.1f} s",
@@ -220,6 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two prompts")
     parser.add_argument("--made-up", action="store_true", help="made-up specialists")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of all steps of an answer")
     parser.add_argument("--write", type=Path, help="a page to put the transcript into")
     arguments = parser.parse_args()
     prompts = PROMPTS[:2] if arguments.quick else PROMPTS
@@ -236,9 +238,9 @@ def main() -> int:
                 ("The node of the second step is killed before its first word", "between"),
                 ("The node of the second step is killed in the middle of it", "within"),
             ):
-                found[title] = rounds(swarm, prompts, fault)
+                found[title] = rounds(swarm, prompts, arguments.tokens, fault)
             stats = swarm.asker.client.get("/api/v1/stats", StatsState)
-            about = about_lines(swarm, specialists, real=real)
+            about = [*about_lines(swarm, specialists, real=real), limit_line(arguments.tokens)]
     if arguments.write:
         write(arguments.write, found, about)
     calm, *others = found.items()
@@ -257,9 +259,13 @@ def about_lines(swarm: Swarm, specialists: Sequence[Specialist], *, real: bool) 
     return [
         f"{len(specialists)} specialists on SmolLM2-135M-Instruct in fp32 ({kind})",
         *swarm.shares(),
-        f"greedy, at most {TOKENS} tokens for all steps together",
         f"load of the machine at the end: {psutil.getloadavg()[0]:.1f}",
     ]
+
+
+def limit_line(tokens: int) -> str:
+    """How answers were made."""
+    return f"greedy, at most {tokens} tokens for all steps together"
 
 
 if __name__ == "__main__":
