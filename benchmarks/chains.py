@@ -3,13 +3,13 @@
 Method: real daemons on loopback. The specialists that ship with dslm are shared out among three
 nodes, each on two of them, with the base on all; a fourth hosts nothing and is asked. Ten prompts
 of two or three subjects are asked with the model `auto`, greedily. Then every prompt again while
-the node that is to answer the second step is killed before its first token, and again while it is
-killed in the middle; it is replaced afterwards. Where nothing ships yet, or with `--made-up`,
+the node that is to answer the first step that goes on from another one is killed before its first
+token, and again while it is killed in the middle (of the first step if none goes on from another);
+it is replaced afterwards. Where nothing ships yet, or with `--made-up`,
 specialists are adapters that change next to nothing, with the cards of `chain_prompts`.
 
 Run: `.venv/bin/python benchmarks/chains.py [--quick] [--made-up] [--tokens N] [--write PAGE]`.
-With `--write docs/chains.md` it puts what was seen behind the marker line of that page. A round of ten prompts takes 2 minutes
-on a machine that does nothing else.
+With `--write docs/chains.md` it puts what was seen behind the marker line of that page.
 """
 
 import argparse
@@ -122,29 +122,48 @@ def token_of(node: TrialNode) -> str:
     return read_token(paths_below(node.log.parent).admin_token_file)
 
 
+class Striker:
+    """Watches one answer, and kills a node in it: `between` two steps or `within` one, or never."""
+
+    def __init__(self, swarm: Swarm, seen: Seen, fault: str) -> None:
+        self._swarm = swarm
+        self._seen = seen
+        self._fault = fault
+        self._began = time.monotonic()
+        self._victim = 0
+        """The step that is struck."""
+        self._speaker: tuple[int, str] | None = None
+        self._pieces = 0
+
+    def hear(self, note: Note) -> None:
+        """Something happened."""
+        self._seen.notes.append((time.monotonic() - self._began, note))
+        if note.phase == "planned" and note.plan is not None:
+            steps = enumerate(note.plan.steps)
+            self._victim = next((at for at, step in steps if step.after), 0)
+        elif note.phase in {"step", "routed"}:
+            self._speaker, self._pieces = (note.step, note.peer), 0
+            if self._fault == "between" and note.step == self._victim > 0:
+                self._strike()
+
+    def read(self, piece: str) -> None:
+        """Somebody said something."""
+        self._pieces += bool(piece)
+        is_due = self._fault == "within" and self._pieces == KILL_AFTER_PIECES
+        if is_due and self._speaker is not None and self._speaker[0] == self._victim:
+            self._strike()
+
+    def _strike(self) -> None:
+        at = time.monotonic() - self._began
+        peer = self._speaker[1] if self._speaker else ""
+        if name := self._swarm.kill(self._seen.names.get(peer, "")):
+            self._seen.events.append((at, f"**{name} is killed**"))
+
+
 def ask(swarm: Swarm, composite: Composite, tokens: int, fault: str = "") -> Seen:
-    """One answer of at most `tokens`, with `fault` (`between` or `within`) in its second step."""
+    """One answer of at most `tokens`, with `fault`."""
     seen = Seen(composite, names=swarm.names())
-    began, pieces, speaker = time.monotonic(), [0], [""]
-
-    def strike() -> None:
-        at = time.monotonic() - began
-        if name := swarm.kill(seen.names.get(speaker[0], "")):
-            seen.events.append((at, f"**{name} is killed**"))
-
-    def note(one: Note) -> None:
-        seen.notes.append((time.monotonic() - began, one))
-        if one.phase == "step":
-            speaker[0], pieces[0] = one.peer, 0
-            if fault == "between" and one.step == 1:
-                strike()
-
-    def text(piece: str) -> None:
-        pieces[0] += bool(piece)
-        current = [one.step for _, one in seen.notes if one.phase == "step"]
-        if fault == "within" and current[-1:] == [1] and pieces[0] == KILL_AFTER_PIECES:
-            strike()
-
+    striker, began = Striker(swarm, seen, fault), time.monotonic()
     request = ChatRequest(
         model="auto",
         messages=[ChatMessage("user", composite.text)],
@@ -152,7 +171,9 @@ def ask(swarm: Swarm, composite: Composite, tokens: int, fault: str = "") -> See
         temperature=0.0,
     )
     try:
-        seen.answer = ask_streaming(swarm.asker.client, request, text, note, lambda _: None)
+        seen.answer = ask_streaming(
+            swarm.asker.client, request, striker.read, striker.hear, lambda _: None
+        )
     except DslmError as error:
         seen.error = str(error)
     seen.seconds = time.monotonic() - began
@@ -235,8 +256,8 @@ def main() -> int:
             swarm = Swarm(trial, specialists)
             for title, fault in (
                 ("Undisturbed", ""),
-                ("The node of the second step is killed before its first word", "between"),
-                ("The node of the second step is killed in the middle of it", "within"),
+                ("A node is killed between two steps", "between"),
+                ("A node is killed in the middle of a step", "within"),
             ):
                 found[title] = rounds(swarm, prompts, arguments.tokens, fault)
             stats = swarm.asker.client.get("/api/v1/stats", StatsState)
