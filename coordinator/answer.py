@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from coordinator.routing.plan import Plan
+from coordinator.routing.plan import Score as Score  # noqa: PLC0414 - part of these values too
 from protocols.ids import PeerId, RequestId, SpecialistId
 from protocols.messages.ask import Constraint, Likelihood, Prompt, Sampling
 
@@ -21,6 +23,23 @@ class Route(StrEnum):
     TRUSTED = "trusted"
     """Members of a private swarm; in a public one this node and the peers that its owner named."""
     LOCAL = "local"
+
+
+class Planning(StrEnum):
+    """How many specialists may work on a prompt whose model is `auto`."""
+
+    AUTO = "auto"
+    """As many as the router plans."""
+    SINGLE = "single"
+    """One."""
+
+
+class Quality(StrEnum):
+    """What an answer may cost."""
+
+    NORMAL = "normal"
+    BEST = "best"
+    """Two specialists may answer the same prompt, and a doubtful answer is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +65,8 @@ class AnswerRequest:
     """Who has read the beginning of the prompt with the same base, in an earlier step."""
     memory_ticket: str = ""
     """One for all steps of a task (`coordinator.memory`); empty: nobody may fetch the memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How near a prompt lies to a card, cosine in [-1, 1]."""
-
-    specialist: SpecialistId
-    score: float
+    planning: Planning = Planning.AUTO
+    quality: Quality = Quality.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,68 @@ class Routed:
     why: str
     scores: tuple[Score, ...] = ()
     second_choice: PeerId | None = None
+    plan: Plan | None = None
+    """How this came about, where the router decided and not the client."""
+
+    @property
+    def way(self) -> str:
+        """How it was decided who answers: the plan's kind, `named` if by the client, `single` if
+        the plan had more steps than the client wanted.
+        """
+        if self.plan is None:
+            return "named"
+        return self.plan.kind if len(self.plan.steps) == 1 else "single"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """First event of an answer that several specialists work on."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How sure a specialist was of its own words: means over `tokens` tokens, in nats.
+
+    `logprob` is that of what it said, `margin` how much likelier that was than the next best.
+    Under `floor` its word is doubted.
+    """
+
+    logprob: float
+    margin: float
+    tokens: int
+    floor: float
+
+    @property
+    def is_low(self) -> bool:
+        """Whether another specialist should have a try."""
+        return self.logprob < self.floor
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """The memory that a step was given: what the steps `steps` said, in this order.
+
+    `dropped` of their characters were left out because there was no room. `pages_at` is who has
+    keys and values of the beginning that this step may use.
+    """
+
+    steps: tuple[int, ...] = ()
+    characters: int = 0
+    dropped: int = 0
+    pages_at: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """From here on `specialist` speaks, at `peer`. `prompt` is its sub-prompt."""
+
+    index: int
+    specialist: SpecialistId
+    peer: PeerId
+    prompt: str
+    handed: Handed = Handed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +155,8 @@ class Waiting:
 class Delta:
     """More of the answer: ids at `position` and on, and the text they add (may be empty).
 
-    `logprobs` has one entry for each id if the request asked for them.
+    `logprobs` has one entry for each id if the request asked for them. Positions count within
+    the `step`.
     """
 
     peer: PeerId
@@ -88,6 +164,7 @@ class Delta:
     ids: tuple[int, ...]
     text: str
     logprobs: tuple[Likelihood, ...] = ()
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +198,61 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherAnswer:
+    """A specialist that was asked in a step, but whose answer was not kept, and why."""
+
+    specialist: SpecialistId
+    why: str
+    tokens: int = 0
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """A step is over; after an `error` (a sentence) what it had said by then stands.
+
+    Times are in seconds: `first_token_seconds` and `seconds` since the step began. `specialist` is
+    who spoke, or who should have; `prompt_tokens` is 0 if that is not known.
+    """
+
+    index: int
+    specialist: SpecialistId
+    evidence: Evidence | None
+    seconds: float
+    tokens: int
+    error: str = ""
+    first_token_seconds: float = 0.0
+    prompt_tokens: int = 0
+    shares: tuple[Share, ...] = ()
+    others: tuple[OtherAnswer, ...] = ()
+    memory: MemoryUse = MemoryUse()
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What an answer set to work, out of what could have been asked; `parameters` in numbers.
+
+    A base counts once however many of its adapters worked. `bytes_sent` and `bytes_received` were
+    exchanged with other peers for this answer, as messages, before encryption; `bytes_of_pages` is
+    what those peers fetched from each other.
+    """
+
+    specialists: tuple[SpecialistId, ...] = ()
+    specialists_known: int = 0
+    parameters: int = 0
+    parameters_known: int = 0
+    peers: tuple[PeerId, ...] = ()
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    bytes_of_pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
-    """Last event of a complete answer. `text` is what was held back; times are in seconds."""
+    """Last event of a complete answer. `text` is what was held back; times are in seconds.
+
+    Of several steps, counts are sums; `specialist` and `reason` are those of the last that spoke.
+    """
 
     specialist: SpecialistId
     reason: Literal["stop", "length"]
@@ -133,6 +263,7 @@ class Completed:
     total_seconds: float
     shares: tuple[Share, ...] = field(default=())
     memory: MemoryUse = MemoryUse()
+    activity: Activity | None = None
 
 
-AnswerEvent = Routed | Waiting | Delta | Resumed | Completed
+AnswerEvent = Routed | Planned | Waiting | StepStarted | Delta | Resumed | StepEnded | Completed

@@ -7,6 +7,7 @@ happens when it fails.
 import asyncio
 from collections.abc import AsyncGenerator
 
+from coordinator.activity import Effort
 from protocols import versions
 from protocols.ask import ClientAsk
 from protocols.channel import Channel
@@ -21,12 +22,19 @@ LEAVE_SECONDS = 1.0
 
 
 class RemoteAnswerer:
-    """The `Answerer` port for one peer."""
+    """The `Answerer` port for one peer. What it sends and receives is counted in `effort`."""
 
-    def __init__(self, transport: Transport, peer: PeerId, addresses: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        peer: PeerId,
+        addresses: tuple[str, ...],
+        effort: Effort | None = None,
+    ) -> None:
         self._transport = transport
         self._peer = peer
         self._addresses = addresses
+        self._effort = effort or Effort()
 
     def __repr__(self) -> str:
         return f"<RemoteAnswerer {self._peer}>"
@@ -38,7 +46,8 @@ class RemoteAnswerer:
         when the peer's messages break the format or the order.
         """
         question = _encode(ask)
-        stream = await self._transport.open_stream(self._peer, versions.ASK, self._addresses)
+        opened = await self._transport.open_stream(self._peer, versions.ASK, self._addresses)
+        stream = self._effort.counted(opened)
         conversation = ClientAsk(ask)
         channel: Channel[ServerMessage] = Channel(stream, ServerMessage)
         try:

@@ -6,12 +6,25 @@ transport is used.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 
-from coordinator.answer import AUTO, AnswerEvent, AnswerRequest, Completed, Route, Routed
+from coordinator.activity import Effort
+from coordinator.answer import (
+    AUTO,
+    AnswerEvent,
+    AnswerRequest,
+    Completed,
+    Evidence,
+    Route,
+    Routed,
+)
 from coordinator.asking import RemoteAnswerer
+from coordinator.chain.actions import Judge, Prepare
+from coordinator.chain.alone import choice_of, is_for_one, wishes_of
+from coordinator.chain.carrier import Carrier
+from coordinator.chain.run import ChainRun
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.dispatch.candidates import Candidates
@@ -20,11 +33,13 @@ from coordinator.dispatch.run import AnswerRun
 from coordinator.domain_search import DomainSearch
 from coordinator.inspection import Inspector
 from coordinator.measure import PeerMeasurement, PeerMeasurements
+from coordinator.memory import preparing
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder, Planner
 from coordinator.reputation import Outcome, Outcomes, Reputation
 from coordinator.routing.head import Head
-from coordinator.routing.router import Choice, Router, routed_text
+from coordinator.routing.plan import Plan, Step
+from coordinator.routing.router import Choice, Router, Trust, Wishes, routed_text
 from protocols.errors import (
     DeadlineExceeded,
     DslmError,
@@ -33,6 +48,7 @@ from protocols.errors import (
     UnknownModel,
 )
 from protocols.ids import PeerId, SpecialistId, parse_specialist_id
+from protocols.messages.ask import Prompt
 from protocols.ports import Clock, Transport
 from protocols.records import CapabilityCard
 
@@ -41,11 +57,19 @@ MEASURED_MAX = 1_024
 """With more peers measured than this, those that are gone from the directory are forgotten."""
 
 
+PlanFunction = Callable[[Prompt, Sequence[CapabilityCard], float, Wishes, Trust], Awaitable[Plan]]
+"""What `Router.plan` does."""
+
+
+def _forget(specialist: SpecialistId, peer: PeerId, evidence: Evidence) -> None:
+    """For coordinators that keep no record of who answers well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a coordinator is made of. `tasks` runs its attempts and must outlive its requests.
 
-    Without `encoder`, `auto` means the plain base; without the `head` for it, cosines decide.
+    Without `encoder`, `auto` means the plain base.
     """
 
     me: PeerId
@@ -60,7 +84,12 @@ class Parts:
     is_trusted: Callable[[PeerId], bool] = lambda _: False
     """Who may see prompts of the route `trusted`, besides ourselves."""
     head: Head | None = None
+    """What was learnt of prompts and cards; without the one for `encoder` cosines decide."""
     planner: Planner | None = None
+    make_plan: PlanFunction | None = None
+    """None means the router's."""
+    judge: Callable[[SpecialistId, PeerId, Evidence], None] = _forget
+    """Told how sure a specialist at a peer was of its answer, where that was asked."""
 
 
 class Coordinator:
@@ -72,7 +101,9 @@ class Coordinator:
         self._router = Router(
             parts.encoder, self.measurements, head=parts.head, planner=parts.planner
         )
+        self._make_plan = parts.make_plan or self._router.plan
         self._dispatcher = Dispatcher(parts.tasks, parts.clock)
+        self._carrier = Carrier(parts.tasks, parts.clock)
         self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
         self._search = _search_of(parts)
         self.reputation = Reputation(
@@ -83,9 +114,10 @@ class Coordinator:
         )
 
     async def plan(self, request: AnswerRequest) -> Routed:
-        """Who would answer now and why, without asking anybody; errors as of `answer`."""
-        choice = await self._choose_in_time(request)
-        candidates = self._candidates(request, choice)
+        """Who would answer, or begin, and why, without asking anybody; errors as of `answer`."""
+        plan = await self._plan_in_time(request)
+        choice = choice_of(plan)
+        candidates = self._candidates(request, choice.specialist)
         now = self._parts.clock.monotonic()
         first = candidates.next(now, None)
         if not isinstance(first, CapabilityCard):
@@ -97,18 +129,42 @@ class Coordinator:
             why=choice.why,
             scores=choice.scores,
             second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
+            plan=plan,
         )
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
-        """Events from `Routed` to `Completed`; closing the generator cancels the answer.
+        """Events from `Routed`, or `Planned` if several specialists work on it, to `Completed`.
 
-        Raises `UnknownModel`, `TooLong`, `Unsupported`, `NoCapacity` or `DeadlineExceeded`.
+        Closing the generator cancels the answer. Raises `UnknownModel`, `TooLong`, `Unsupported`,
+        `NoCapacity` or `DeadlineExceeded`; of several steps only if none said anything.
         """
-        started = self._parts.clock.monotonic()
-        choice = await self._choose_in_time(request)
-        candidates = self._candidates(request, choice)
+        started, effort = self._parts.clock.monotonic(), Effort()
+        plan = await self._plan_in_time(request)
+        if is_for_one(request, plan):
+            events = self._one(request, choice_of(plan), effort, started)
+        else:
+            run = ChainRun(request, plan, lambda name: self._replicas(request, name), started)
+            surroundings = _ChainSurroundings(self, request, effort)
+            events = self._carrier.carry_out(run, surroundings)
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Routed() if request.model == AUTO:
+                        yield replace(event, plan=plan)
+                    case Completed():
+                        activity = effort.activity(self._cards(request))
+                        pages = event.memory.bytes_fetched
+                        yield replace(event, activity=replace(activity, bytes_of_pages=pages))
+                    case _:
+                        yield event
+
+    async def _one(
+        self, request: AnswerRequest, choice: Choice, effort: Effort, started: float
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """One specialist's answer; its budget began at `started`."""
+        candidates = self._candidates(request, choice.specialist)
         run = AnswerRun(request, choice, candidates, self.measurements, started, self._is_trusted)
-        surroundings = _Surroundings(self._parts, choice.specialist)
+        surroundings = _Surroundings(self._parts, choice.specialist, effort)
         async with aclosing(self._dispatcher.carry_out(run, surroundings)) as events:
             async for event in events:
                 if isinstance(event, Completed):
@@ -135,27 +191,30 @@ class Coordinator:
 
     # ----------------------------------------------------------------------------------------
 
-    async def _choose_in_time(self, request: AnswerRequest) -> Choice:
+    async def _plan_in_time(self, request: AnswerRequest) -> Plan:
         self._forget_strangers()
         try:
             async with asyncio.timeout(request.budget):
-                return await self._choose(request)
+                return await self._plan(request)
         except TimeoutError as error:
             raise DeadlineExceeded("the budget ended while a model was looked for") from error
 
-    async def _choose(self, request: AnswerRequest) -> Choice:
+    async def _plan(self, request: AnswerRequest) -> Plan:
         if request.model != AUTO:
-            return await self._choose_by_name(request)
+            choice = await self._choose_by_name(request)
+            return Plan("one", (Step(choice.specialist),), choice.why, choice.scores)
         if not self._cards(request) and request.route is not Route.LOCAL:
             await self._parts.discovery.refresh()
         if self._search is not None and request.route is not Route.LOCAL:
             await self._search.look(routed_text(request.prompt))
+        cards, wishes = self._cards(request), wishes_of(request)
         now, trust = self._parts.clock.monotonic(), self.reputation.trust()
-        choice = await self._router.choose(request.prompt, self._cards(request), now, trust)
-        for card in self._replicas(request, choice.specialist):
-            self._parts.directory.want(card)
-            self.reputation.inspector.soon(card)
-        return choice
+        plan = await self._make_plan(request.prompt, cards, now, wishes, trust)
+        for step in plan.steps:
+            for card in self._replicas(request, step.specialist):
+                self._parts.directory.want(card)
+                self.reputation.inspector.soon(card)
+        return plan
 
     async def _choose_by_name(self, request: AnswerRequest) -> Choice:
         try:
@@ -202,9 +261,9 @@ class Coordinator:
     def _is_trusted(self, peer: PeerId) -> bool:
         return peer == self._parts.me or self._parts.is_trusted(peer)
 
-    def _candidates(self, request: AnswerRequest, choice: Choice) -> Candidates:
+    def _candidates(self, request: AnswerRequest, specialist: SpecialistId) -> Candidates:
         return Candidates(
-            lambda: self._replicas(request, choice.specialist),
+            lambda: self._replicas(request, specialist),
             self._parts.me,
             self.measurements,
             self._parts.rng,
@@ -235,24 +294,75 @@ class _Surroundings:
 
     parts: Parts
     specialist: SpecialistId
+    effort: Effort
 
     def answerer(self, peer: PeerId) -> Answerer:
+        self.effort.asked(self.specialist, peer)
         if peer == self.parts.me:
             return self.parts.local
-        return RemoteAnswerer(self.parts.transport, peer, _addresses(self.parts, peer))
+        addresses = _addresses(self.parts, peer)
+        return RemoteAnswerer(self.parts.transport, peer, addresses, self.effort)
 
     async def predial(self, peer: PeerId) -> None:
-        if peer == self.parts.me:
-            return
-        for address in _addresses(self.parts, peer):
-            try:
-                await self.parts.transport.connect(address)
-            except DslmError:
-                continue  # asking the peer would say so again, if it comes to that
-            return
+        await _predial(self.parts, peer)
 
     async def look_again(self) -> None:
         await self.parts.discovery.find_specialist(self.specialist)
+
+
+@dataclass(frozen=True, slots=True)
+class _ChainSurroundings:
+    """See `coordinator.chain.carrier.Surroundings`."""
+
+    coordinator: Coordinator
+    request: AnswerRequest
+    effort: Effort
+
+    def answer(
+        self, specialist: SpecialistId, request: AnswerRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        choice = Choice(specialist, "the plan names it")
+        parts = self.coordinator._parts
+        return self.coordinator._one(request, choice, self.effort, parts.clock.monotonic())
+
+    async def prepare(self, wanted: Prepare) -> None:
+        """A connection is open when the step begins, and the beginning of its prompt is read.
+
+        That goes on while the step before still speaks; it costs one token that nobody wants.
+        """
+        parts, request = self.coordinator._parts, wanted.request
+        candidates = self.coordinator._candidates(self.request, wanted.specialist)
+        now = parts.clock.monotonic()
+        card = candidates.next(now, None)
+        if not isinstance(card, CapabilityCard):
+            return
+        peer = PeerId(card.peer)
+        await _predial(parts, peer)
+        if request.memory_at in {None, peer} or not self.coordinator._is_trusted(peer):
+            return
+        choice = Choice(wanted.specialist, "it is going to be asked next")
+        reading = self.coordinator._one(preparing(request, peer), choice, self.effort, now)
+        with suppress(DslmError):  # the step itself would say so again
+            async with aclosing(reading) as events:
+                async for _ in events:
+                    pass
+
+    def judge(self, verdict: Judge) -> None:
+        outcome = Outcome.WEAK if verdict.evidence.is_low else Outcome.GOOD
+        self.coordinator.reputation.report(verdict.specialist, verdict.peer, outcome)
+        self.coordinator._parts.judge(verdict.specialist, verdict.peer, verdict.evidence)
+
+
+async def _predial(parts: Parts, peer: PeerId) -> None:
+    """Open a connection to `peer` if possible."""
+    if peer == parts.me:
+        return
+    for address in _addresses(parts, peer):
+        try:
+            await parts.transport.connect(address)
+        except DslmError:
+            continue  # asking the peer would say so again, if it comes to that
+        return
 
 
 def _search_of(parts: Parts) -> DomainSearch | None:

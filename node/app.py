@@ -15,6 +15,7 @@ from random import Random, SystemRandom
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.memory import with_ticket
 from coordinator.ports import Encoder
+from node.accounts import Accounts
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
 from node.engine.base import EngineStatistics
@@ -140,6 +141,7 @@ class Node:
         self._ground = Ground(
             config, clock, rng, matter.encoder, self.service, matter.cards, shared
         )
+        self.accounts = Accounts()
         self.metrics = self._make_metrics()
         self.view = LiveView(self._facts(), self._view_parts())
         self.gateway = self._make_gateway()
@@ -173,7 +175,7 @@ class Node:
     def _make_gateway(self) -> Gateway:
         config, ground = self._config, self._ground
         return Gateway(
-            _Answers(self.metrics.observed(self._answer)),
+            _Answers(self.accounts.observed(self.metrics.observed(self._answer))),
             self.view,
             GatewayConfig(
                 host=config.api.host,
@@ -256,6 +258,7 @@ class Node:
             engines=self._engines,
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,
+            accounts=self.accounts,
         )
 
 

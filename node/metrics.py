@@ -9,7 +9,18 @@ from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Resumed, Routed
+from coordinator.answer import (
+    Activity,
+    AnswerEvent,
+    AnswerRequest,
+    Completed,
+    Delta,
+    Planned,
+    Resumed,
+    Routed,
+    StepEnded,
+    StepStarted,
+)
 from protocols.errors import DslmError
 from protocols.ports import Clock
 from protocols.versions import SOFTWARE
@@ -49,11 +60,22 @@ class Metrics:
             labelnames=("model_name", "outcome"),
             registry=self.registry,
         )
-        self._failovers = Counter(
-            "dslm_failovers",
-            "Answers carried on by another peer, by reason",
-            labelnames=("reason",),
-            registry=self.registry,
+        self._failovers = self._counter(
+            "failovers", "Answers carried on by another peer, by reason", "reason"
+        )
+        self._plans = self._counter(
+            "plans", "Answers asked here, by what was decided about who answers", "kind"
+        )
+        self._steps = self._counter(
+            "steps",
+            "Steps of answers by several, by how they ended (whole, failed, doubted)",
+            "model_name",
+            "outcome",
+        )
+        self._effort = self._counter(
+            "effort",
+            "Of all answers: specialists and parameters at work or known, peers, bytes moved",
+            "what",
         )
         build = Gauge("dslm_build_info", "Version", ("version",), registry=self.registry)
         build.labels(SOFTWARE).set(1)
@@ -61,6 +83,9 @@ class Metrics:
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
         """A gauge whose value is asked for when somebody looks."""
         Gauge(f"dslm_{name}", about, registry=self.registry).set_function(read)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"dslm_{name}", about, labels, registry=self.registry)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
         labels = ("model_name",)
@@ -88,6 +113,28 @@ class Metrics:
 
         return observing
 
+    def add_effort(self, activity: Activity) -> None:
+        """One answer's."""
+        counts = {
+            "specialists": len(activity.specialists),
+            "specialists_known": activity.specialists_known,
+            "parameters": activity.parameters,
+            "parameters_known": activity.parameters_known,
+            "peers": len(activity.peers),
+            "bytes_sent": activity.bytes_sent,
+            "bytes_received": activity.bytes_received,
+            "bytes_of_pages": activity.bytes_of_pages,
+        }
+        for what, count in counts.items():
+            self._effort.labels(what).inc(count)
+
+    def add_step(self, step: StepEnded) -> None:
+        """One step of an answer by several."""
+        self._steps.labels(step.specialist, "failed" if step.error else "whole").inc()
+        for other in step.others:
+            if other.evidence is not None and other.evidence.is_low:
+                self._steps.labels(other.specialist, "doubted").inc()
+
 
 class _Observer:
     """Follows one answer. The first call of `end` counts."""
@@ -104,12 +151,21 @@ class _Observer:
         match event:
             case Routed():
                 self._model = event.specialist
+                self._metrics._plans.labels(event.way).inc()
+            case Planned(plan):
+                self._metrics._plans.labels(plan.kind).inc()
+            case StepStarted():
+                self._model = event.specialist
+            case StepEnded():
+                self._metrics.add_step(event)
             case Delta():
                 self._tokens(len(event.ids))
             case Resumed():
                 self._metrics._failovers.labels(event.reason).inc()
             case Completed():
                 self._metrics._prompt_tokens.labels(self._model).inc(event.prompt_tokens)
+                if event.activity is not None:
+                    self._metrics.add_effort(event.activity)
                 self.end(event.reason)
             case _:
                 pass

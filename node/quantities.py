@@ -56,6 +56,15 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def format_count(count: float) -> str:
+    """A number of things for people: `950`, `12.0 k`, `139.2 M`, `1.5 G`."""
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.1f}{unit}" if unit else f"{count:.0f}"
+        count /= 1000
+    return f"{count:.1f} G"
+
+
 def format_duration(seconds: float) -> str:
     """Seconds for people: `250 ms`, `12 s`, `5 min`, `3 h 12 min`, `2 d 4 h`."""
     if seconds < 1:

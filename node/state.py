@@ -9,6 +9,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from node.work_state import StatsState
+
 SCHEMA_VERSION = 1
 
 
@@ -358,6 +360,10 @@ class NodeView(Protocol):
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """Measure round trips to a peer id, a unique prefix of one, or a node name."""
+        ...
+
+    def stats(self) -> StatsState:
+        """Sums over all answers asked here."""
         ...
 
     def metrics(self) -> str:

@@ -6,17 +6,19 @@ Knows every part of the node; must not know HTTP or the command line. What conce
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from node import state as shapes
+from node.accounts import Accounts
 from node.engine.base import EngineStatistics
 from node.metrics import Metrics
 from node.presence import Presence
 from node.presences import Presences
 from node.services.ask import AskService
 from node.swarm_view import SwarmView
+from node.work_state import StatsState
 from protocols import versions
 from protocols.errors import UnknownPeer
 from protocols.ids import PeerId, SpecialistId
@@ -48,6 +50,7 @@ class Parts:
     api_url: Callable[[], str]
     clock: Clock
     engines: Callable[[], Sequence[EngineStatistics]] = tuple
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 class LiveView(SwarmView):
@@ -125,6 +128,10 @@ class LiveView(SwarmView):
         reply = pongs[-1].reply
         samples = tuple(pong.rtt * 1000 for pong in pongs)
         return shapes.PingReport(shapes.SCHEMA_VERSION, target, reply.name, reply.software, samples)
+
+    def stats(self) -> StatsState:
+        """See `NodeView`."""
+        return self._parts.accounts.state()
 
     def metrics(self) -> str:
         """See `NodeView`."""

@@ -6,11 +6,18 @@ Knows values only; must not know vectors, peers or how a plan is carried out.
 from dataclasses import dataclass
 from typing import Literal
 
-from coordinator.answer import Score
 from protocols.ids import SpecialistId
 
 Kind = Literal["base", "one", "parallel", "chain"]
 """`base`: nobody is near; `parallel`: several give the same prompt a try side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How near a prompt lies to a card, cosine in [-1, 1]."""
+
+    specialist: SpecialistId
+    score: float
 
 
 @dataclass(frozen=True, slots=True)

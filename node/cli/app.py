@@ -29,6 +29,7 @@ from node.cli import (
     pull,
     run,
     serve,
+    stats,
     status,
     swarm,
     up,
@@ -40,7 +41,7 @@ from protocols import versions
 from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
-    *(up, down, status, join, invite, chat, run, ls, ps, peers, ping),
+    *(up, down, status, join, invite, chat, run, ls, ps, stats, peers, ping),
     *(pull, perplexity, serve, logs, doctor, version),
 )
 

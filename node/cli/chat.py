@@ -15,10 +15,14 @@ from node.cli.answering import (
     ChatMessage,
     ChatRequest,
     OwnOptions,
+    PlanFlag,
+    QualityFlag,
     RouteFlag,
     ask_streaming,
     closing_line,
+    heading_shower,
     own_options,
+    spoken_text,
 )
 from node.cli.client import ApiError, Client
 from node.cli.output import show, show_piece, tell
@@ -95,7 +99,9 @@ class Conversation:
                 self.client,
                 ChatRequest(model=self.model, messages=messages, dslm=self.options),
                 hear,
+                on_heading=heading_shower(),
             )
+            pieces[:] = [spoken_text(answer)]
         except KeyboardInterrupt:
             tell("\n(stopped)")
         except NotRunning:
@@ -134,12 +140,14 @@ def known_models(client: Client, swarm: str) -> list[str]:
 
 
 @verb
-def chat(
+def chat(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     invocation: Invocation,
     model: Annotated[str, typer.Argument(help="A specialist's id, or auto.")] = "auto",
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     route: RouteFlag = None,
     swarm: SwarmFlag = "",
+    plan: PlanFlag = None,
+    quality: QualityFlag = None,
 ) -> None:
     """Talk with the swarm, line by line. Says first who can read what you write."""
     client = invocation.client()
@@ -152,7 +160,7 @@ def chat(
         model,
         system,
         is_verbose=invocation.verbose > 0,
-        options=own_options(route, swarm),
+        options=own_options(route, swarm, plan, quality),
         swarm=swarm,
     )
     is_terminal = sys.stdin.isatty()

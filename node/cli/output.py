@@ -27,6 +27,11 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
+def tell_dimly(text: str) -> None:
+    """One line that matters less than what stands around it; dim on a terminal."""
+    tell(f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text)
+
+
 def show_json(value: object) -> None:
     """`value`, a struct or what JSON knows, on several lines."""
     show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

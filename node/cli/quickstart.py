@@ -1,6 +1,8 @@
 """`scripts/quickstart PROMPT`: three nodes on this machine, and one answer through the swarm.
 
-Knows the order of the show. stdout gets the answer and one closing line; stderr all else.
+Two of them host the base and, between them, the specialists that ship with dslm; the third hosts
+nothing and is asked. Knows the order of the show. stdout gets the answer and one closing line;
+stderr all else.
 """
 
 import argparse
@@ -9,12 +11,20 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from node.cli.answering import ChatMessage, ChatRequest, ask_streaming, closing_line
+from node.cli.answering import (
+    ChatMessage,
+    ChatRequest,
+    ask_streaming,
+    closing_line,
+    heading_shower,
+)
 from node.cli.exits import Exit, exit_of
+from node.cli.explaining import report_lines
 from node.cli.output import show, show_piece, tell
 from node.cli.preparing import with_model_files
 from node.cli.progress import Bars
 from node.cli.run import show_note
+from node.cli.shipped import models_toml, share_out, shipped_specialists
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import DEFAULT_MODEL, NodeConfig, environment
 from node.config_reader import Overrides, load_process_config
@@ -64,7 +74,15 @@ def _start(swarm: TrialSwarm, bars: Bars) -> TrialNode:
     asker = swarm.start(ASKER, "none")
     swarm.wait_ready([asker], _START_SECONDS)
     bars.advance_to(1)
-    hosts = [swarm.start(name, DEFAULT_MODEL, [address_of(asker)]) for name in HOSTS]
+    shares = share_out(shipped_specialists(), HOSTS)
+    address = address_of(asker)
+    hosts = [
+        swarm.start(name, DEFAULT_MODEL, [address], models_toml(share) if share else "")
+        for name, share in shares.items()
+    ]
+    for name, share in shares.items():
+        if share:
+            tell(f"{name} hosts {', '.join(one.name for one in share)}")
     for count, host in enumerate(hosts, start=2):
         swarm.wait_ready([host], _START_SECONDS)
         bars.advance_to(count)
@@ -74,7 +92,8 @@ def _start(swarm: TrialSwarm, bars: Bars) -> TrialNode:
 
 def _meet(swarm: TrialSwarm, asker: TrialNode, bars: Bars) -> None:
     bars.start_count("find each other through the DHT", 1)
-    swarm.wait_met(asker, len(HOSTS), _MEET_SECONDS)
+    names = [one.name for one in shipped_specialists()]
+    swarm.wait_met(asker, len(HOSTS), _MEET_SECONDS, names)
     bars.advance_to(1)
     bars.finish()
 
@@ -87,9 +106,11 @@ def _answer(asker: TrialNode, prompt: str) -> None:
         max_tokens=_MAX_TOKENS,
         temperature=0.0,
     )
-    answer = ask_streaming(asker.client, request, show_piece, show_note)
+    answer = ask_streaming(asker.client, request, show_piece, show_note, heading_shower())
     show("")
     known = asker.client.get("/api/v1/peers", PeersState).peers
+    for line in report_lines(answer.report):
+        tell(line)
     show(closing_line(answer.report, {peer.peer: peer.name for peer in known}))
 
 

@@ -4,6 +4,7 @@ Knows pipes: the answer alone is on stdout; must not know how answers are made.
 """
 
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -14,16 +15,20 @@ from node.cli.answering import (
     ChatMessage,
     ChatRequest,
     Note,
+    PlanFlag,
+    QualityFlag,
     Report,
     RouteFlag,
     Usage,
     ask_streaming,
     ask_whole,
     closing_line,
+    heading_shower,
     own_options,
 )
 from node.cli.client import Client
 from node.cli.exits import UsageError
+from node.cli.explaining import plan_lines, report_lines
 from node.cli.output import show, show_json, show_piece, tell
 from node.cli.readers import tell_readers
 from node.cli.settings import SwarmFlag
@@ -37,6 +42,7 @@ Examples:
   dslm run auto -s "Answer in French." --temperature 0 "What is a DHT?"
   echo "2 + 2 =" | dslm run auto --json
   dslm run auto --route local "Is this contract fair?" < contract.txt
+  dslm run auto --explain "What is 15 % of 80 mg, and may a nurse give it?"
 """
 
 
@@ -64,6 +70,11 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     route: RouteFlag = None,
     swarm: SwarmFlag = "",
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print it when it ends.")] = False,
+    plan: PlanFlag = None,
+    quality: QualityFlag = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell the plan, its scores, and what became of it.")
+    ] = False,
 ) -> None:
     """Ask one question. The answer alone goes to stdout; -v tells who answered, and timings."""
     messages = [ChatMessage("user", _with_input(prompt))]
@@ -75,12 +86,13 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         max_tokens=UNSET if max_tokens is None else max_tokens,
         temperature=UNSET if temperature is None else temperature,
         seed=UNSET if seed is None else seed,
-        dslm=own_options(route, swarm),
+        dslm=own_options(route, swarm, plan, quality),
     )
     client = invocation.client()
     if invocation.verbose:
         tell_readers(client, route, swarm)
-    answer = _ask(client, invocation, request, stream=not (no_stream or invocation.json))
+    teller = Teller(is_verbose=invocation.verbose > 0, explains=explain and not invocation.json)
+    answer = _ask(client, invocation, request, teller, stream=not (no_stream or invocation.json))
     if invocation.json:
         show_json(
             RunResult(
@@ -89,8 +101,27 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
         )
     if answer.finish_reason == "length" and not invocation.quiet:
         tell("(cut off at the most tokens allowed; --max-tokens asks for more)")
+    if teller.explains:
+        for line in report_lines(answer.report):
+            tell(line)
     if invocation.verbose:
         tell(closing_line(answer.report, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Tells on stderr what is going on, as far as a person wants to know it."""
+
+    is_verbose: bool = False
+    explains: bool = False
+
+    def note(self, note: Note) -> None:
+        """Tell of `note`, or not."""
+        if self.explains and note.plan is not None:
+            for line in plan_lines(note.plan):
+                tell(line)
+        if self.is_verbose:
+            show_note(note)
 
 
 def show_note(note: Note) -> None:
@@ -102,19 +133,22 @@ def show_note(note: Note) -> None:
             tell(f"[waiting: {note.ahead} before this one]")
         case "resumed":
             tell(f"[carried on by {note.to_peer}]")
+        case "step":
+            tell(f"[step {note.step + 1}: {note.specialist} at {note.peer}]")
         case _:
             return
 
 
-def _ask(client: Client, invocation: Invocation, request: ChatRequest, *, stream: bool) -> Answer:
-    if not stream:
-        answer = ask_whole(client, request)
-        if not invocation.json:
-            show(answer.text)
+def _ask(
+    client: Client, invocation: Invocation, request: ChatRequest, teller: Teller, *, stream: bool
+) -> Answer:
+    if stream:
+        answer = ask_streaming(client, request, show_piece, teller.note, heading_shower())
+        show("")
         return answer
-    on_note = show_note if invocation.verbose else None
-    answer = ask_streaming(client, request, show_piece, on_note)
-    show("")
+    answer = ask_whole(client, request, teller.note)
+    if not invocation.json:
+        show(answer.text)
     return answer
 
 

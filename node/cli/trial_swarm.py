@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,16 +116,27 @@ class TrialSwarm:
         names = ", ".join(node.name for node in nodes)
         self._wait(ready, seconds, f"{names} did not start")
 
-    def wait_met(self, asker: TrialNode, hosts: int, seconds: float) -> None:
-        """Until `asker` knows all nodes of this swarm, and a specialist on `hosts` of them."""
+    def wait_met(
+        self, asker: TrialNode, hosts: int, seconds: float, specialists: Collection[str] = ()
+    ) -> None:
+        """Until `asker` knows all nodes of this swarm, a specialist on `hosts` of them, and all of
+        `specialists`.
+        """
 
         def met() -> bool:
             peers = asker.client.get("/api/v1/peers", PeersState).peers
             models = asker.client.get("/api/v1/models", SpecialistsState).models
             is_hosted = any(len(model.peers) >= hosts for model in models)
-            return len(peers) >= len(self.nodes) and is_hosted
+            is_known = {model.id for model in models}.issuperset(specialists)
+            return len(peers) >= len(self.nodes) and is_hosted and is_known
 
         self._wait(met, seconds, "the nodes did not find each other")
+
+    def kill(self, node: TrialNode) -> None:
+        """End `node` and all that it started, at once, as if the machine had died."""
+        os.killpg(node.process.pid, signal.SIGKILL)
+        node.process.wait()
+        self.nodes.remove(node)
 
     def stop(self) -> None:
         """End every node: SIGTERM, after 12 s SIGKILL; then remove the folder. May be repeated.

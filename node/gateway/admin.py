@@ -47,6 +47,7 @@ class AdminRoutes:
             web.get("/api/v1/models", self._models),
             web.get("/api/v1/cards", self._cards),
             web.get("/api/v1/readers", self._readers),
+            web.get("/api/v1/stats", self._stats),
             web.post("/api/v1/ping", self._ping),
         ]
 
@@ -68,6 +69,9 @@ class AdminRoutes:
 
     async def _readers(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
         return wire.json_response(ReadersState(SCHEMA_VERSION, self._route, self._view.readers()))
+
+    async def _stats(self, request: web.Request) -> web.Response:  # noqa: ARG002  (a handler)
+        return wire.json_response(self._view.stats())
 
     async def _ping(self, request: web.Request) -> web.Response:
         require_owner(request)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
+from coordinator.answer import Completed, Delta
 from node.gateway import sse, wire
 from node.gateway.config import GatewayConfig
 from node.gateway.errors import Failure, SourceFailed, failure_of, unexpected_failure
@@ -122,9 +122,11 @@ class AnswerSender:
             match await feed.next_event(patience):
                 case None if outlet.is_started:
                     await outlet.ping()
+                case None:
+                    pass
                 case Delta() | Completed() as event:
                     await outlet.tell(event)
-                case Routed() | Waiting() | Resumed() as event:
+                case event:
                     await outlet.note(event)
 
     async def _fail_late(

@@ -99,7 +99,8 @@ class StreamOptions(Struct, frozen=True):
 class DslmBody(Struct, frozen=True):
     """dslm's own part of a request; `budget` is in seconds for the whole answer.
 
-    The whole answer matches `regex`, or follows `grammar` (llguidance's dialect of Lark).
+    The whole answer matches `regex`, or follows `grammar` (llguidance's dialect of Lark). With the
+    `plan` `single` one specialist answers, with the `quality` `best` two may try.
     """
 
     route: str | None = None
@@ -109,6 +110,8 @@ class DslmBody(Struct, frozen=True):
     return_token_ids: bool | None = None
     regex: ConstraintText | None = None
     grammar: ConstraintText | None = None
+    plan: Literal["auto", "single"] | None = None
+    quality: Literal["normal", "best"] | None = None
 
 
 class CommonBody(Struct, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from node.gateway.answers import AnswerSender
 from node.gateway.logprobs import ChatLogprobs, chat_logprobs
+from node.gateway.reports import Mark, Report
 from node.gateway.requests import RequestReader, Wanted
-from node.gateway.tally import Piece, Report, Tally, Usage
+from node.gateway.tally import Piece, Tally, Usage
 from node.gateway.tool_calls import Found, FoundCall, ToolCallReader
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -91,7 +92,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
     system_fingerprint: None = None
     choices: tuple[ChunkChoice, ...]
     usage: Usage | UnsetType | None = UNSET
-    dslm: Report | UnsetType = UNSET
+    dslm: Report | Mark | UnsetType = UNSET
 
 
 class ChatShape:
@@ -134,7 +135,7 @@ class ChatShape:
     def pieces(self, tally: Tally, piece: Piece) -> tuple[Chunk, ...]:
         """A chunk with more text, and one for each call in it."""
         found = Found(piece.text) if self._reader is None else self._reader.feed(piece.text)
-        return self._chunks_of(tally, found, self._logprobs(piece))
+        return self._chunks_of(tally, found, self._logprobs(piece), piece.mark)
 
     def closing(self, tally: Tally) -> tuple[Chunk, ...]:
         """The chunk with the finish reason and dslm's report, then usage if it was asked for.
@@ -161,7 +162,11 @@ class ChatShape:
         return chat_logprobs(piece.logprobs) if self._wants_logprobs else None
 
     def _chunks_of(
-        self, tally: Tally, found: Found, logprobs: ChatLogprobs | None
+        self,
+        tally: Tally,
+        found: Found,
+        logprobs: ChatLogprobs | None,
+        mark: Mark | UnsetType = UNSET,
     ) -> tuple[Chunk, ...]:
         chunks = []
         if found.text or (logprobs and logprobs.content):
@@ -170,7 +175,7 @@ class ChatShape:
             ChunkChoice(ChunkDelta(tool_calls=(call,)))
             for call in self._spelled(found.calls, is_stream=True)
         ]
-        return tuple(self._chunk(tally, chunk) for chunk in chunks)
+        return tuple(self._chunk(tally, chunk, report=mark) for chunk in chunks)
 
     def _spelled(self, calls: tuple[FoundCall, ...], *, is_stream: bool) -> tuple[Call, ...]:
         spelled = []
@@ -190,7 +195,7 @@ class ChatShape:
         tally: Tally,
         choice: ChunkChoice | None,
         usage: Usage | None = None,
-        report: Report | UnsetType = UNSET,
+        report: Report | Mark | UnsetType = UNSET,
     ) -> Chunk:
         return Chunk(
             id=self._id,

@@ -10,8 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from node.gateway.answers import AnswerSender
 from node.gateway.logprobs import TextLogprobs, TextLogprobsMaker
+from node.gateway.reports import Report
 from node.gateway.requests import RequestReader, Wanted
-from node.gateway.tally import Piece, Report, Tally, Usage
+from node.gateway.tally import Piece, Tally, Usage
 
 
 class TextChoice(Struct, frozen=True):

@@ -32,6 +32,7 @@ from node.state import (
     SwarmState,
     WithdrawalReport,
 )
+from node.work_state import SpecialistWork, StatsState
 from protocols.errors import UserError
 from protocols.ids import PeerId, SpecialistId
 
@@ -285,6 +286,28 @@ class FixedView:
     async def ping(self, peer: str, count: int) -> PingReport:
         """One millisecond each time."""
         return PingReport(SCHEMA_VERSION, peer, "", "0.1.0", (1.0,) * count)
+
+    def stats(self) -> StatsState:
+        """One answer by one of two specialists."""
+        work = SpecialistWork("smollm2-135m", 1, 0, 0, 20, 1.5)
+        return StatsState(
+            schema_version=SCHEMA_VERSION,
+            answers=1,
+            failed=0,
+            steps=1,
+            resumed=0,
+            tokens=20,
+            specialists=1,
+            specialists_known=2,
+            parameters=134_515_008,
+            parameters_known=139_000_000,
+            peers=1,
+            bytes_sent=300,
+            bytes_received=900,
+            bytes_of_pages=0,
+            plans={"one": 1},
+            by_specialist=(work,),
+        )
 
     def metrics(self) -> str:
         """A constant."""

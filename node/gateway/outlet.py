@@ -5,11 +5,24 @@ Knows the order of frames; must not know when they are due (`answers` does).
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from coordinator.answer import Completed, Delta, Resumed, Routed, Waiting
+from coordinator.answer import (
+    Completed,
+    Delta,
+    Planned,
+    Resumed,
+    Routed,
+    StepEnded,
+    StepStarted,
+    Waiting,
+)
+from node.gateway.reports import PlanReport, plan_report
 from node.gateway.sse import DONE, PING, FrameSink, data_frame
 from node.gateway.tally import Piece, Tally
+
+Note = Routed | Planned | Waiting | StepStarted | Resumed | StepEnded
+"""Events of which clients of dslm are told between chunks."""
 
 
 class Shape(Protocol):
@@ -38,6 +51,7 @@ class _RoutedNote(Struct, frozen=True, tag="routed", tag_field="phase"):
     why: str
     scores: dict[str, float]
     second_choice: str | None
+    plan: PlanReport | UnsetType = UNSET
 
 
 class _WaitingNote(Struct, frozen=True):
@@ -53,12 +67,43 @@ class _ResumedNote(Struct, frozen=True, tag="resumed", tag_field="phase"):
     reason: str
 
 
-def note_of(event: Routed | Waiting | Resumed) -> Struct:
+class _PlannedNote(Struct, frozen=True, tag="planned", tag_field="phase"):
+    plan: PlanReport
+
+
+class _StartedNote(Struct, frozen=True, tag="step", tag_field="phase"):
+    step: int
+    specialist: str
+    peer: str
+    prompt: str
+    pages_at: str | None
+
+
+class _EndedNote(Struct, frozen=True, tag="step_ended", tag_field="phase"):
+    step: int
+    specialist: str
+    tokens: int
+    seconds: float
+    error: str | None
+
+
+def note_of(event: Note) -> Struct:
     """What clients of dslm read in a comment; it has a `phase` that says which event it is."""
     match event:
         case Routed():
             scores = {str(score.specialist): round(score.score, 4) for score in event.scores}
-            return _RoutedNote(event.specialist, event.peer, event.why, scores, event.second_choice)
+            plan = plan_report(event.plan) if event.plan else UNSET
+            return _RoutedNote(
+                event.specialist, event.peer, event.why, scores, event.second_choice, plan
+            )
+        case Planned(planned):
+            return _PlannedNote(plan_report(planned))
+        case StepStarted(index=step, handed=handed):
+            return _StartedNote(step, event.specialist, event.peer, event.prompt, handed.pages_at)
+        case StepEnded(index=step):
+            return _EndedNote(
+                step, event.specialist, event.tokens, round(event.seconds, 3), event.error or None
+            )
         case Waiting():
             return _WaitingNote(event.phase, event.peer, event.ahead)
         case Resumed():
@@ -92,20 +137,20 @@ class Outlet:
         """Show that the connection lives."""
         await self._stream.write(PING)
 
-    async def note(self, event: Routed | Waiting | Resumed) -> None:
+    async def note(self, event: Note) -> None:
         """Tell clients of dslm about `event`, at the start if there was none yet."""
         self._tally.add(event)
         await self._stream.note(note_of(event))
 
     async def tell(self, event: Delta | Completed) -> None:
         """Send the text that `event` adds, and all that ends the answer if it is the last."""
-        piece = self._tally.add(event)
+        pieces = self._tally.add(event)
         await self.start()
         frames = []
         if not self._is_open:
             self._is_open = True
             frames += [data_frame(chunk) for chunk in self._shape.opening(self._tally)]
-        if piece.text:
+        for piece in pieces:
             frames += [data_frame(chunk) for chunk in self._shape.pieces(self._tally, piece)]
         if self._tally.is_complete:
             frames += [data_frame(chunk) for chunk in self._shape.closing(self._tally)]

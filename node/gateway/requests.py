@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from coordinator.answer import AnswerRequest, Route
+from coordinator.answer import AnswerRequest, Planning, Quality, Route
 from node.gateway import wire
 from node.gateway.bodies import (
     ChatBody,
@@ -96,6 +96,8 @@ class RequestReader:
             swarm=swarm.name,
             constraint=constraint_of(body),
             tenant=request.get(wire.TENANT, ""),
+            planning=Planning(own.plan or Planning.AUTO),
+            quality=Quality(own.quality or Quality.NORMAL),
         )
         return Wanted(
             ask=ask,

@@ -15,12 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Route, Routed
+from coordinator.answer import (
+    AnswerEvent,
+    AnswerRequest,
+    Delta,
+    Planning,
+    Quality,
+    Route,
+    Routed,
+)
 from node.cli import app
 from node.cli.verb import Invocation
 from node.gateway.access import Access
 from node.gateway.admin_token import AdminToken
 from node.gateway.config import GatewayConfig
+from node.gateway.debate import Debate, Turn
 from node.gateway.fake import FixedView, ScriptedAnswers, Speech, peer_state, specialist_state
 from node.gateway.server import Gateway
 from node.paths import paths_below
@@ -66,6 +75,10 @@ async def _script(request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
     match request.model:
         case "auto" | "base":
             async for event in Speech(PEER, ["Hel", "lo é", "!"])(request):
+                yield event
+        case "several":
+            debate = Debate([Turn("medicine", PEER, ["70", " mg"]), Turn("law", PEER, ["Yes."])])
+            async for event in debate(request):
                 yield event
         case "long":
             raise TooLong(2048, 5000)
@@ -172,6 +185,26 @@ def test_run_tells_who_answered_when_asked_to(command: Command) -> None:
     assert f"answered by {PEER} | specialist smollm2-135m | first token after 0.12 s" in err
 
 
+def test_run_explains_a_plan_and_what_became_of_it(command: Command, served: Served) -> None:
+    flags = ["--explain", "--plan", "auto", "--quality", "best"]
+    code, out, err = command("run", "several", "hi", *flags)
+    assert (code, out) == (
+        0,
+        "-- medicine (step 1 of 2) --\n\n70 mg\n\n-- law (step 2 of 2) --\n\nYes.\n",
+    )
+    assert "plan: chain. several parts (margin 0.100)" in err
+    assert "scores: medicine 0.500, law 0.400" in err
+    assert "step 2: law, 1 tokens in 1.00 s" in err
+    assert "at work: 2 of 5 specialists, 140.0 M of 160.0 M parameters" in err
+    (asked,) = served.answers.asked
+    assert (asked.planning, asked.quality) == (Planning.AUTO, Quality.BEST)
+    code, out, err = command("run", "several", "hi", "--json", "--explain", "--plan", "single")
+    steps = json.loads(out)["dslm"]["steps"]
+    assert [step["text"] for step in steps] == ["70 mg", "Yes."]
+    assert not err
+    assert served.answers.asked[1].planning is Planning.SINGLE
+
+
 def test_run_as_json(command: Command) -> None:
     code, out, err = command("run", "auto", "hi", "--json")
     result = json.loads(out)
@@ -254,6 +287,7 @@ def test_a_prompt_from_a_pipe(served: Served, tmp_path: Path) -> None:
         (["ps"], ""),
         (["peers"], "alder"),
         (["ls"], "base"),
+        (["stats"], "SPECIALIST"),
         (["ping", "bob"], "median 1.00"),
         (["swarm", "ls"], "public"),
         (["swarm", "info"], "public (open), current"),

@@ -21,6 +21,7 @@ from openai.types.chat import (
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Routed
 from node.gateway.config import GatewayConfig
+from node.gateway.debate import Debate, Turn
 from node.gateway.fake import FixedView, Script, Speech
 from node.gateway.trial import (
     BASE,
@@ -154,6 +155,30 @@ async def test_a_stream_with_and_without_usage() -> None:
     assert all(chunk.usage is None for chunk in counted[:-1])
     assert plain[-1].model_extra is not None
     assert plain[-1].model_extra["dslm"]["specialist"] == BASE
+
+
+async def test_an_answer_by_several_specialists_is_one_message() -> None:
+    debate = Debate([Turn("medicine", BOB, ["70", " mg"]), Turn(SPECIALIST, CAROL, ["Yes", "."])])
+    text = f"-- medicine (step 1 of 2) --\n\n70 mg\n\n-- {SPECIALIST} (step 2 of 2) --\n\nYes."
+    async with connected(debate) as (_, client):
+        whole = await client.chat.completions.create(
+            model="auto", messages=HELLO, extra_body={"dslm": {"plan": "auto", "quality": "best"}}
+        )
+        assert whole.choices[0].message.content == text
+        stream = await client.chat.completions.create(model="auto", messages=HELLO, stream=True)
+        chunks = [chunk async for chunk in stream]
+        async with client.chat.completions.stream(model="auto", messages=HELLO) as helped:
+            final = await helped.get_final_completion()
+    assert text_of(chunks) == text
+    assert final.choices[0].message.content == text
+    assert final.choices[0].finish_reason == "stop"
+    assert whole.model_extra is not None
+    assert [step["specialist"] for step in whole.model_extra["dslm"]["steps"]] == [
+        "medicine",
+        SPECIALIST,
+    ]
+    speakers = [(chunk.model_extra or {}).get("dslm", {}).get("step") for chunk in chunks[1:-1]]
+    assert speakers == [0, 0, 0, 1, 1, 1]
 
 
 async def test_the_stream_helper_puts_the_answer_together() -> None:

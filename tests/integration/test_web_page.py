@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Delta, Resumed, Route, Routed, Waiting
+from node.gateway.debate import Debate, Turn
 from node.gateway.fake import PUBLIC, FixedView, Speech
 from node.gateway.trial import (
     BOB,
@@ -261,6 +262,37 @@ async def test_a_resumed_answer_says_so(trial: Trial, browser: Browser) -> None:
     await browser.wait_until(f"{LAST}.querySelector('.who').textContent.includes('tok/s')")
     who = await browser.evaluate(f"{LAST}.querySelector('.who').textContent")
     assert "on bob-3090 · continued by carol · first token" in who
+
+
+@pytest.mark.slow
+async def test_several_specialists_are_told_apart(browser: Browser) -> None:
+    debate = Debate(
+        [
+            Turn("medicine", BOB, ["70", " <mg>"]),
+            Turn("lab/law", CAROL, ["Yes", "."], "its peer is gone"),
+        ]
+    )
+    async with open_trial(debate) as trial:
+        await browser.open(trial.gateway.url)
+        await browser.say("how much, and may I?")
+        await browser.wait_until("!running && log.querySelectorAll('article').length === 2")
+        turns = f"Array.from({LAST}.querySelectorAll('.turn'), (one) => one.textContent)"
+        assert await browser.evaluate(turns) == [
+            "-- medicine (step 1 of 2) --",
+            "-- lab/law (step 2 of 2) --",
+            "(lab/law said no more: its peer is gone)",
+        ]
+        text = await browser.evaluate(f"{LAST}.querySelector('.text').textContent")
+        assert "70 <mg>" in text
+        assert await browser.evaluate(f"{LAST}.querySelector('.who').textContent") == (
+            "medicine on bob-3090 1.0 s · lab/law on carol 1.0 s · first token 250 ms · 1.1 tok/s "
+            "· 4 tokens · in part · 2 of 5 specialists at work"
+        )
+        await browser.say("again")
+        await browser.wait_until("!running && log.querySelectorAll('article').length === 4")
+        prompt = trial.source.asked[1].prompt
+        assert isinstance(prompt, Chat)
+        assert prompt.messages[1].content.split() == ["70", "<mg>", "Yes."]
 
 
 @pytest.mark.parametrize("how", ["button", "escape"])

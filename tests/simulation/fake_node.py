@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from coordinator.coordinator import Coordinator, Parts
+from coordinator.answer import Evidence
+from coordinator.coordinator import Coordinator, Parts, PlanFunction
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.verify import Verifier
@@ -19,6 +20,7 @@ from protocols.adapters.memory import MemoryPeer
 from protocols.ask import ServerAsk, refusal_of
 from protocols.codec import FrameDecoder, encode
 from protocols.errors import Busy, DslmError, NotHere
+from protocols.features import features_of
 from protocols.ids import PeerId, SpecialistId, SwarmId
 from protocols.messages.ask import (
     Accepted,
@@ -26,7 +28,10 @@ from protocols.messages.ask import (
     Cancel,
     ClientMessage,
     Finished,
+    Likelihood,
+    Likely,
     Progress,
+    Prompt,
     ServerMessage,
     Text,
     Tokens,
@@ -61,6 +66,13 @@ def token_at(prompt: str, seed: int, position: int) -> int:
 def reference(prompt: str, seed: int, count: int) -> tuple[int, ...]:
     """The one right answer."""
     return tuple(token_at(prompt, seed, position) for position in range(count))
+
+
+def read(prompt: Prompt) -> str:
+    """A prompt as the fake models see it."""
+    if isinstance(prompt, Text):
+        return prompt.text
+    return "\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
 
 
 def text_of(ids: tuple[int, ...]) -> str:
@@ -99,6 +111,10 @@ class FakeAnswerer:
         self.speed = speed
         self.running = 0
         self.asked = 0
+        self.asks: list[Ask] = []
+        """The conversations that it was asked to go on with."""
+        self.logprobs: dict[str, float] = {}
+        """How sure its specialists are of each token, in nats; -0.2 unless said otherwise."""
 
     async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
         """See `coordinator.ports.Answerer`."""
@@ -115,15 +131,23 @@ class FakeAnswerer:
             self.running -= 1
 
     async def _generate(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
-        assert isinstance(ask.prompt, Text)
-        yield Accepted(1, 4_096, digest_of(ask.specialist))
+        if not isinstance(ask.prompt, Text):
+            self.asks.append(ask)
+        yield Accepted(1, 4_096, digest_of(ask.specialist), features_of(ask))
         yield Progress("prefill")
         await asyncio.sleep(self.speed.prefill)
         for position in range(len(ask.delivered), ask.max_tokens):
             await asyncio.sleep(self.speed.token)
-            token = token_at(ask.prompt.text, ask.sampling.seed, position)
-            yield Tokens(position, (token,), f" {token}")
+            token = token_at(read(ask.prompt), ask.sampling.seed, position)
+            yield Tokens(position, (token,), f" {token}", self._likelihood(ask, token))
         yield Finished("length", "", 1, ask.max_tokens)
+
+    def _likelihood(self, ask: Ask, token: int) -> tuple[Likelihood, ...]:
+        if ask.sampling.logprobs is None:
+            return ()
+        sure = self.logprobs.get(ask.specialist, -0.2)
+        top = (Likely(token, sure, b"t"), Likely(token + 1, sure - 1.0, b"u"))
+        return (Likelihood(sure, b"t", top[: ask.sampling.logprobs]),)
 
 
 class FakeNode:
@@ -151,6 +175,9 @@ class FakeNode:
         self.coordinator: Coordinator
         self.trusted: set[PeerId] = set()
         """Whom its coordinator takes as trusted."""
+        self.make_plan: PlanFunction | None = None
+        """Instead of the router's; set it before `run`."""
+        self.judged: list[tuple[SpecialistId, PeerId, Evidence]] = []
 
     async def run(self, ready: Callable[["FakeNode", asyncio.TaskGroup], None]) -> None:
         """Live until cancelled; `ready` is called once with the task group of the node's tasks."""
@@ -168,6 +195,8 @@ class FakeNode:
                 rng=self._rng,
                 tasks=tasks,
                 is_trusted=lambda peer: peer in self.trusted,
+                make_plan=self.make_plan,
+                judge=lambda *verdict: self.judged.append(verdict),
             )
             self.coordinator = Coordinator(parts)
             tasks.create_task(self._announce_for_ever())
@@ -222,6 +251,10 @@ class FakeNode:
             precision="fp32",
             context_length=4_096,
             domains=() if name == BASE else (f"of-{name}",),
+            parameters=1_000 if name == BASE else 1_010,
+            adapter="" if name == BASE else digest_of(f"adapter {name}"),
+            base_digest="" if name == BASE else digest_of(BASE),
+            is_activated=name.startswith("activated"),
         )
 
     async def serve_ask(self, stream: Stream) -> None:

@@ -15,6 +15,7 @@ from node.cli.answering import (
     ask_streaming,
     ask_whole,
     closing_line,
+    spoken_text,
 )
 from node.cli.client import ApiError, Client
 from protocols.errors import PeerLost
@@ -63,6 +64,43 @@ def test_pieces_notes_and_report() -> None:
     assert answer.report == Report("base", (Share("P", 2),), first_token_ms=125.0)
     assert isinstance(client.sent, ChatRequest)
     assert client.sent.stream is True
+
+
+def _words(text: str, mark: str) -> str:
+    return f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}],"dslm":{mark}}}'
+
+
+def _debate() -> Recorded:
+    steps = (
+        '[{"step":0,"specialist":"law","text":"Yes."},{"step":1,"specialist":"tax","text":" No"}]'
+    )
+    end = f'{{"specialist":"tax","peers":[{{"peer":"P","tokens":2}}],"steps":{steps}}}'
+    return Recorded(
+        _words("-- law --\\n\\n", '{"step":0,"specialist":"law","heading":true}'),
+        _words("Yes.", '{"step":0,"specialist":"law"}'),
+        _words("\\n\\n-- tax --\\n\\n", '{"step":1,"specialist":"tax","heading":true}'),
+        _words(" No", '{"step":1,"specialist":"tax"}'),
+        f'data: {{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],"dslm":{end}}}',
+        "data: [DONE]",
+    )
+
+
+def test_lines_between_specialists_are_told_apart_from_their_words() -> None:
+    texts: list[str] = []
+    lines: list[str] = []
+    answer = ask_streaming(_debate(), REQUEST, texts.append, None, lines.append)
+    assert texts == ["Yes.", " No"]
+    assert lines == ["-- law --\n\n", "\n\n-- tax --\n\n"]
+    assert answer.text == "-- law --\n\nYes.\n\n-- tax --\n\n No"
+    assert spoken_text(answer) == "Yes.\n\nNo"
+    assert type(answer.report) is Report
+    assert "specialists law, tax" in closing_line(answer.report, {})
+
+
+def test_without_a_place_for_them_such_lines_are_text() -> None:
+    texts: list[str] = []
+    answer = ask_streaming(_debate(), REQUEST, texts.append)
+    assert "".join(texts) == answer.text
 
 
 def test_a_whole_answer_is_streamed_so_that_its_length_does_not_matter() -> None:

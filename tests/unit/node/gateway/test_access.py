@@ -138,7 +138,7 @@ async def test_the_owners_verbs_need_the_token(method: str, path: str, body: obj
 
 async def test_every_route_of_the_admin_side_is_known_to_be_open_or_closed() -> None:
     """A new verb without a check fails here."""
-    names = ("state", "peers", "models", "cards", "readers")
+    names = ("state", "peers", "models", "cards", "readers", "stats")
     readable = {f"/api/v1/{name}" for name in names}
     checked = {path.replace("/public/", "/{name}/") for _, path, _ in VERBS}
     async with open_trial(SPEECH) as trial:

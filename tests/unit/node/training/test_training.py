@@ -92,9 +92,7 @@ def test_a_is_the_engines(tiny: ModelWeights, tiny_base: FrozenBase) -> None:
 
 
 @pytest.mark.parametrize("a_for", ["input", "weight"])
-def test_an_adapter_survives_its_folder(
-    tiny_base: FrozenBase, tmp_path: Path, a_for: str
-) -> None:
+def test_an_adapter_survives_its_folder(tiny_base: FrozenBase, tmp_path: Path, a_for: str) -> None:
     adapter = random_b(tiny_base, AdapterShape(seed=7, rank=4, a_for=a_for))  # type: ignore[arg-type]
     round_to_bytes(adapter)
     save_adapter(tmp_path, adapter, base_digest="", licence="MIT")
@@ -148,9 +146,7 @@ def test_training_learns_and_is_repeatable(
     assert all(torch.equal(a, b) for a, b in zip(adapter, again, strict=True))
 
 
-def test_scores_are_the_engines(
-    tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums
-) -> None:
+def test_scores_are_the_engines(tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums) -> None:
     rows = some_rows(tiny, sums, 7)
     found = score(tiny_base, None, rows, tokens=100)
     ids = rows[5].ids.tolist()

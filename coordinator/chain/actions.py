@@ -1,0 +1,71 @@
+"""What a chain wants done, as values: the carrier does these and nothing else.
+
+Knows the shapes only.
+"""
+
+from dataclasses import dataclass
+
+from coordinator.answer import AnswerEvent, AnswerRequest, Evidence
+from protocols.errors import DslmError
+from protocols.ids import PeerId, SpecialistId
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One specialist's try at one step."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Have `specialist` answer; report what comes under `key`."""
+
+    key: Key
+    specialist: SpecialistId
+    request: AnswerRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Cancel an answer; nothing it reports matters any more."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """`specialist` is going to be asked something like `request`: its prompt begins like that one.
+
+    `request.memory_at` has read it, with the same base.
+    """
+
+    specialist: SpecialistId
+    request: AnswerRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What an answer that was complete, or not wanted any more, says of `specialist` at `peer`."""
+
+    specialist: SpecialistId
+    peer: PeerId
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the client."""
+
+    event: AnswerEvent
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All is over: with `error`, or with an answer when that is None."""
+
+    error: DslmError | None = None
+
+
+Action = Begin | Drop | Prepare | Judge | Emit | End

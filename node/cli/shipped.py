@@ -1,0 +1,90 @@
+"""The specialists that ship with dslm, and how trial nodes share them out among themselves.
+
+Knows the folder they lie in and the settings that host them; must not know what is in an adapter.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from node.config import DEFAULT_MODEL
+from protocols.errors import ModelFileError
+
+CARD, ADAPTER = "card.toml", "dslm_adapter.json"
+"""The files of a specialist that tell it from any other folder."""
+CONTEXT, SLOTS = 2_048, 4
+"""Entries that agree on these share one running base."""
+
+
+class _Card(Struct, frozen=True):
+    """What is read of a card file here."""
+
+    domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Specialist:
+    """An adapter and its card. With `description` and `examples` the card file is not needed."""
+
+    name: str
+    adapter: Path
+    domains: tuple[str, ...]
+    description: str = ""
+    examples: tuple[str, ...] = ()
+
+
+def shipped_specialists(folder: Path | None = None) -> tuple[Specialist, ...]:
+    """All in `folder`, by name; by default those of this installation, which may be none.
+
+    `ModelFileError` for a card that cannot be read.
+    """
+    place = folder or Path(__file__).resolve().parents[1] / "specialists"
+    if not place.is_dir():
+        return ()
+    found = [one for one in sorted(place.iterdir()) if (one / ADAPTER).is_file()]
+    return tuple(Specialist(one.name, one, _domains(one / CARD)) for one in found)
+
+
+def share_out(
+    specialists: Sequence[Specialist], hosts: Sequence[str], copies: int = 1
+) -> Mapping[str, tuple[Specialist, ...]]:
+    """Which of `hosts` has which: each specialist `copies` times, as evenly as possible."""
+    shares: dict[str, list[Specialist]] = {host: [] for host in hosts}
+    for at, specialist in enumerate(specialists):
+        for copy in range(min(copies, len(hosts))):
+            shares[hosts[(at + copy) % len(hosts)]].append(specialist)
+    return {host: tuple(share) for host, share in shares.items()}
+
+
+def models_toml(specialists: Sequence[Specialist], base: str = DEFAULT_MODEL) -> str:
+    """The `[[models]]` of a node that hosts `base` and, on it, `specialists`."""
+    entries = [_entry({"path": base, "id": base})]
+    for one in specialists:
+        settings = {"path": base, "id": one.name, "adapter": str(one.adapter)}
+        entries.append(
+            _entry(
+                settings, domains=one.domains, description=one.description, examples=one.examples
+            )
+        )
+    return "\n".join(entries)
+
+
+def _entry(settings: Mapping[str, str], **more: str | tuple[str, ...]) -> str:
+    lines = ["[[models]]", f"context = {CONTEXT}", f"slots = {SLOTS}"]
+    for name, value in {**settings, **more}.items():
+        if value:
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _domains(card: Path) -> tuple[str, ...]:
+    try:
+        document = tomllib.loads(card.read_text(encoding="utf-8"))
+        return msgspec.convert(document, _Card).domains
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise ModelFileError(f"the card {card} cannot be read: {error}") from error
