@@ -116,7 +116,5 @@ class ChatFormat:
         return before, after
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self._tokenizer.tokenizer.encode_batch_fast(
-            list(texts), add_special_tokens=False
-        )
+        found = self._tokenizer.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]

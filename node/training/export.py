@@ -8,11 +8,10 @@ from pathlib import Path
 from node.engine.adapters.weights import PARTS, PartName
 from node.engine.weights.packings import Int8Rows
 from node.engine.weights.quantise import quantise_int8
-from node.hosting.compact_adapter import CompactConfig, read_compact, write_compact
+from node.hosting.compact_adapter import COMPACT_CONFIG, CompactConfig, read_compact, write_compact
+from node.hosting.json_file import read_json
 from node.training.base import FrozenBase
 from node.training.low_rank import AdapterShape, LowRankParameters
-from node.hosting.json_file import read_json
-from node.hosting.compact_adapter import COMPACT_CONFIG
 
 
 def packed(adapter: LowRankParameters) -> dict[tuple[int, PartName], Int8Rows]:

@@ -43,9 +43,7 @@ class LowRankParameters:
         self.dtype = dtype
         self.a: dict[Place, Tensor] = {}
         self.b: dict[Place, Tensor] = {}
-        self._masks = {
-            product: self._mask(parts).to(device) for product, parts in PRODUCTS.items()
-        }
+        self._masks = {product: self._mask(parts).to(device) for product, parts in PRODUCTS.items()}
         for layer in range(config.layers):
             for product, parts in PRODUCTS.items():
                 a = self._frozen(layer, product, parts) * shape.scale
@@ -127,7 +125,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, a: Tensor, b: Tensor, gate: Tensor | None
+        ctx: Any,  # noqa: ANN401  (torch gives it no better type)
+        rows: Tensor,
+        weight: Tensor,
+        a: Tensor,
+        b: Tensor,
+        gate: Tensor | None,
     ) -> Tensor:
         reduced = rows @ a.t()
         if gate is not None:
@@ -138,7 +141,10 @@ class _Product(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        *grads: Tensor,
+    ) -> tuple[Tensor | None, ...]:
         weight, a, b, reduced, gate = ctx.saved_tensors
         grad = grads[0]
         to_rows = None
@@ -162,5 +168,3 @@ def adapted_product(
         return rows @ weight.t()
     result: Tensor = _Product.apply(rows, weight, pair[0], pair[1], gate)  # type: ignore[no-untyped-call]
     return result
-
-

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from node.training.batches import Batch
 
-
 _FULL = 0.4
 """With more of the memory in use, recordings of an earlier training are dropped."""
 

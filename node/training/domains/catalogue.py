@@ -50,7 +50,9 @@ def domain(folder: Path, name: str) -> Domain:
 
 def multitask(folder: Path) -> Domain:
     """All domains as one, for an adapter that is to know everything."""
-    every = [domain(folder, name) if name in _OWN_SETS else own_domain(folder, name) for name in NAMES]
+    every = [
+        domain(folder, name) if name in _OWN_SETS else own_domain(folder, name) for name in NAMES
+    ]
     every.append(Domain("other", tuple(all_choices(folder)), (), ()))
     varies = {id(example): one.vary for one in every for example in one.train}
     return Domain(
@@ -66,7 +68,5 @@ def _own_varied(vary: Vary, example: Example, rng: np.random.Generator) -> Examp
     return example if example.source.startswith("mmlu") else vary(example, rng)
 
 
-def _each_varied(
-    varies: Mapping[int, Vary], example: Example, rng: np.random.Generator
-) -> Example:
+def _each_varied(varies: Mapping[int, Vary], example: Example, rng: np.random.Generator) -> Example:
     return varies.get(id(example), unchanged)(example, rng)

@@ -30,9 +30,7 @@ def choice_domain(folder: Path, name: str) -> Domain:
     """The rows of one of `SUBJECTS`. Test is one bucket of MMLU's test part, train all else but a
     sixteenth for validation.
     """
-    rows = [
-        row for row in read_set(folder, "mmlu", ChoiceQuestion) if row.domain == SUBJECTS[name]
-    ]
+    rows = [row for row in read_set(folder, "mmlu", ChoiceQuestion) if row.domain == SUBJECTS[name]]
     test = [_example(row) for row in rows if is_test(row)]
     known = [_example(row) for row in rows if not is_test(row)]
     validation = [one for one in known if bucket_of(one.prompt, 16) == 0]

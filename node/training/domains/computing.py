@@ -1,4 +1,4 @@
-"""Python to write: MBPP (Austin et al., arXiv 2108.07732, CC BY 4.0) and the standard library (PSF).
+"""Python to write: MBPP (Austin et al., arXiv 2108.07732, CC BY 4.0), standard library (PSF).
 
 Knows both sources' splits; must not know training.
 """
@@ -33,9 +33,7 @@ def computing_domain(folder: Path, *, with_undocumented: bool = True) -> Domain:
     source = functions if with_undocumented else documented
     learnt += [_function(one) for one in source if not _is_test(one) and not _is_validation(one)]
     train = without_repeats(learnt, [*test, *validation])
-    return Domain(
-        "computing", tuple(train), tuple(validation), tuple(test), vary=without_assertion
-    )
+    return Domain("computing", tuple(train), tuple(validation), tuple(test), vary=without_assertion)
 
 
 def _is_kept_apart(task: CodingTask) -> bool:

@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from protocols.errors import UserError
 from node.training.examples import Example
+from protocols.errors import UserError
 
 
 class Question(Struct, frozen=True):
