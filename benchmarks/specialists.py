@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from report import Row, print_report
 
 ITEMS = Path(__file__).with_name("specialists_items.npz")
@@ -155,7 +155,7 @@ def print_matrix(items: Items) -> None:
         print(f"| {arm} | " + " | ".join(cells) + " |")
 
 
-def measure(arguments: Any) -> list[Row]:
+def measure(arguments: argparse.Namespace) -> list[Row]:
     """Base and shipped specialists on their test parts, with the real model."""
     import torch
 

@@ -140,7 +140,7 @@ def test_training_learns_and_is_repeatable(
 ) -> None:
     rows = some_rows(tiny, sums)
     settings = Settings(
-        learning_rate=2e-2, epochs=6, batch=8, shape=SHAPE, dropped=0.1, decay="cosine"
+        learning_rate=4e-2, epochs=4, batch=8, shape=SHAPE, dropped=0.1, decay="cosine"
     )
     heard: list[Progress] = []
     trainer = Trainer(tiny_base, SHAPE, is_captured=False)
@@ -149,7 +149,7 @@ def test_training_learns_and_is_repeatable(
     before = score(tiny_base, None, rows).per_token
     after = score(tiny_base, adapter, rows).per_token
     assert after < before - 1
-    assert [one.step for one in heard] == [4, 8, 12, 16, 20, 24]
+    assert [one.step for one in heard] == [4, 8, 12, 16]
     assert all(torch.equal(a, b) for a, b in zip(adapter, again, strict=True))
 
 
