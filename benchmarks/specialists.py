@@ -63,11 +63,12 @@ class Items:
 
     def of(self, arm: str, part: str, kind: str = "nats") -> Numbers:
         """`nats`, `right` or `exact` of each item."""
-        return self._every[f"{arm}/{part}/{kind}"].astype(np.float64)
+        found: Numbers = self._every[f"{arm}/{part}/{kind}"].astype(np.float64)
+        return found
 
     def tokens(self, part: str, kind: str = "nats") -> Numbers:
         """Answer tokens of each item; 1 for what is counted by item."""
-        found = self._every[f"tokens/{part}"].astype(np.float64)
+        found: Numbers = self._every[f"tokens/{part}"].astype(np.float64)
         return found if kind == "nats" else np.ones_like(found)
 
     def level(self, arm: str, part: str, kind: str = "nats") -> Measured:

@@ -224,7 +224,7 @@ def test_rows_are_the_chat_format_and_are_cut_where_they_are_long(tiny: ModelWei
 
 def test_the_rate_rises_and_falls() -> None:
     for decay in ("linear", "cosine"):
-        settings = Settings(decay=decay)  # type: ignore[arg-type]
+        settings = Settings(decay=decay)
         rates = [rate(step, 100, settings) for step in range(100)]
         assert rates.index(max(rates)) in (7, 8)
         assert rates[0] == pytest.approx(1 / 8)
