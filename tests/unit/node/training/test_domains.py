@@ -137,7 +137,7 @@ def test_plans_are_valid_and_unseen_subjects_are_unseen(sets: Path) -> None:
         assert steps
         for number, text in steps:
             assert number == 0 or str(number) in cards
-            words = normalised(text.removeprefix(USING)).split()
+            words = normalised(text.replace(USING, "")).split()
             assert set(words) <= set(normalised(one.prompt).split())
     for subject in UNSEEN:
         assert all(f"{subject} " not in one.prompt.lower() for one in made.train)
