@@ -135,6 +135,7 @@ def test_gradients_are_those_of_plain_lora(
         torch.testing.assert_close(own, reference, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_learns_and_is_repeatable(
     tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums
 ) -> None:
