@@ -24,7 +24,8 @@ def bench(tiny: ModelWeights, tiny_base: FrozenBase) -> Bench:
     return Bench(tiny_base, ChatFormat(tiny.tokenizer), tiny.digest, is_captured=False)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("final", marks=pytest.mark.slow), "activated"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["final", "activated"])
 def test_a_recipe_makes_a_specialist(
     tmp_path: Path, tiny: ModelWeights, bench: Bench, kind: str
 ) -> None:
