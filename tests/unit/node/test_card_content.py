@@ -59,7 +59,7 @@ class Hosted:
     slots: int = 1
     kernels: str = ""
     adapter: Any = None
-    base_digest: str = ""
+    base_digest: str = "m" * 64
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def test_a_frame_holds_some_pages_or_one_large_one_or_none(encoding: Encoding) -
 def test_what_was_found_comes_from_the_end_to_the_beginning() -> None:
     client = ClientMemory(WANT)
     frames: list[Frame[MemoryReply]] = [Frame(Found(5)), pages(4, 1), pages(2, 2), pages(1, 1)]
-    for frame in (*frames, Frame[MemoryReply](Done())):
+    frames.append(Frame(Done()))
+    for frame in frames:
         assert not client.ended
         assert client.receive(frame) is frame
     assert client.ended
