@@ -60,6 +60,7 @@ class Hosted:
     kernels: str = ""
     adapter: Any = None
     base_digest: str = "m" * 64
+    loop: object = None
 
 
 @dataclass(frozen=True)
