@@ -63,7 +63,9 @@ class _Known:
         if self.sketch is None:
             return self
         best = self.sketch.nearest(projected)
-        of_names = np.array([best[rows[0]] if len(rows) == 1 else best[rows].max() for rows in self.groups])
+        of_names = best[self.first]
+        for at in self.sketch.several:
+            of_names[at] = best[self.groups[at]].max()
         chosen = np.sort(np.argpartition(-of_names, CANDIDATES)[:CANDIDATES])
         rows = [self.groups[at] for at in chosen]
         ends = np.cumsum([len(one) for one in rows])
@@ -80,19 +82,22 @@ class _Sketch:
     basis: Floats
     rows: Floats
     starts: NDArray[np.intp]
+    several: tuple[int, ...]
+    """Which specialists have more than one card."""
 
     def nearest(self, projected: Floats) -> Floats:
         """`[cards]`: about the best cosine of any prototype with any of the vectors."""
-        about = (self.rows @ (projected @ self.basis).T).max(axis=1)
+        about = ((projected @ self.basis) @ self.rows.T).max(axis=0)
         found: Floats = np.maximum.reduceat(about, self.starts)
         return found
 
 
-def _sketch(prepared: PreparedCards) -> _Sketch:
+def _sketch(prepared: PreparedCards, groups: Sequence[NDArray[np.intp]]) -> _Sketch:
     rows = prepared.rows
+    several = tuple(at for at, one in enumerate(groups) if len(one) > 1)
     _, directions = np.linalg.eigh(rows.T @ rows)
     basis = np.ascontiguousarray(directions[:, -SKETCH_DIRECTIONS:], dtype=np.float32)
-    return _Sketch(basis, rows @ basis, prepared.cards.starts)
+    return _Sketch(basis, rows @ basis, prepared.cards.starts, several)
 
 
 class Scorer:
@@ -209,7 +214,7 @@ def _known(given: tuple[CapabilityCard, ...], cards: CardSet, head: Head) -> _Kn
     groups = tuple(np.array(found) for found in rows.values())
     first = np.array([found[0] for found in groups], dtype=np.intp)
     prepared = prepare(head, cards)
-    sketch = _sketch(prepared) if len(groups) > 2 * CANDIDATES else None
+    sketch = _sketch(prepared, groups) if len(groups) > 2 * CANDIDATES else None
     return _Known(given, prepared, tuple(rows), groups, first, sketch)
 
 

@@ -93,7 +93,7 @@ def plain(name: str) -> CapabilityCard:
 
 def shipped(name: str, encoder: MiniLmEncoder) -> CapabilityCard:
     """As a node that hosts it announces it."""
-    said = read_card_file(SPECIALISTS / name)
+    said = read_card_file(SPECIALISTS / name / "card.toml")
     portrait = asyncio.run(portray(said, encoder))
     return CapabilityCard(
         peer="p", swarm="s", sequence=1, expires_at=1e10, specialist=name, model_digest="d",
