@@ -81,8 +81,6 @@ async def load_planner(
 
     Nobody can ask for it by name: it is in no card.
     """
-    if not folder.is_dir():
-        return None
     for model in models.values():
         if model.adapter is not None:
             continue
