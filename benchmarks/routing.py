@@ -134,8 +134,8 @@ def choice_lines(bench: Bench) -> list[Line]:
         gain = bootstrap(ours - theirs)
         rows = (bootstrap(ours), bootstrap(theirs), gain)
         found.append(compare(f"MMLU top-{count}", *rows, target))
-        equal = [_stratified(one, labels) for one in (ours, theirs, ours - theirs)]
-        found.append(compare(f"MMLU top-{count}, domains equal", *equal, target))
+        one, two, more = (_stratified(each, labels) for each in (ours, theirs, ours - theirs))
+        found.append(compare(f"MMLU top-{count}, domains equal", one, two, more, target))
     chance = bench.runs[0].ours(vectors)
     right = top(chance, labels, 1)
     error = calibration_error(chance.max(axis=1).astype(np.float64), right)
@@ -295,7 +295,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument(
-        "--outcomes", type=Path, help="what every adapter does on every prompt (npz)"
+        "--outcomes", type=Path, help="the specialists' items (specialists_items.npz)"
     )
     parser.add_argument("--pictures", type=Path, help="a folder for pictures (needs matplotlib)")
     parser.add_argument("--only", nargs="*", choices=[*_PARTS, "speed"], help="these parts only")
@@ -315,7 +315,7 @@ def main() -> int:
     if not chosen.only or "speed" in chosen.only:
         found += speed_lines(vectors.encoder)
     if chosen.outcomes is not None:
-        found += outcome_lines(chosen.outcomes, bench.runs[0], vectors)
+        found += outcome_lines(chosen.outcomes, Path(chosen.data), vectors.encoder)
     if chosen.pictures is not None:
         run = bench.runs[0]
         draw(
@@ -338,7 +338,8 @@ def load(data: Data, vectors: Vectors) -> Bench:
 
 def _decisions(run: Run, vectors: Floats) -> NDArray[np.intp]:
     """The chosen card of each prompt, -1 for the base."""
-    return np.where(run.fits(vectors) >= FIT_MIN, run.ours(vectors).argmax(axis=1), -1)
+    best = run.ours(vectors).argmax(axis=1)
+    return np.where(run.fits(vectors) >= FIT_MIN, best, -1).astype(np.intp)
 
 
 def _stratified(values: NDArray[np.float64], labels: NDArray[np.intp]) -> Interval:
@@ -354,7 +355,8 @@ def _stratified(values: NDArray[np.float64], labels: NDArray[np.intp]) -> Interv
 
 
 def _best(scores: Floats) -> NDArray[np.float64]:
-    return scores.max(axis=1).astype(np.float64)
+    best: NDArray[np.float64] = scores.max(axis=1).astype(np.float64)
+    return best
 
 
 def _balanced(
