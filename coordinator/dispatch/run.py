@@ -353,8 +353,8 @@ class AnswerRun:
         return factor * silence_before_tokens(self._measurements, attempt.peer)
 
     def _is_spared(self, attempt: _Attempt) -> bool:
-        """Whether a silent attempt gets more time, once a silence: there is nobody else."""
-        if attempt.is_last_hope or len(self._active) > 1:
+        """Whether a silent attempt of an answer that has begun gets more time: it is the last."""
+        if attempt.is_last_hope or len(self._active) > 1 or self._like is None:
             return False
         attempt.is_last_hope = not self._candidates.has_untried(self._like, [attempt.peer])
         return attempt.is_last_hope
