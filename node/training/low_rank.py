@@ -125,7 +125,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, a: Tensor, b: Tensor, gate: Tensor | None
+        ctx: Any,  # noqa: ANN401  (torch gives it no better type)
+        rows: Tensor,
+        weight: Tensor,
+        a: Tensor,
+        b: Tensor,
+        gate: Tensor | None,
     ) -> Tensor:
         reduced = rows @ a.t()
         if gate is not None:
@@ -136,7 +141,10 @@ class _Product(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        *grads: Tensor,
+    ) -> tuple[Tensor | None, ...]:
         weight, a, b, reduced, gate = ctx.saved_tensors
         grad = grads[0]
         to_rows = None

@@ -1,4 +1,4 @@
-"""Python to write: MBPP (Austin et al., arXiv 2108.07732, CC BY 4.0) and the standard library (PSF).
+"""Python to write: MBPP (Austin et al., arXiv 2108.07732, CC BY 4.0), standard library (PSF).
 
 Knows both sources' splits; must not know training.
 """

@@ -1,4 +1,4 @@
-"""Questions on diseases: MedQuAD (Ben Abacha and Demner-Fushman, BMC Bioinformatics 2019, CC BY 4.0).
+"""Questions on diseases: MedQuAD (Ben Abacha, Demner-Fushman, 2019, CC BY 4.0).
 
 Knows MedQuAD's split by disease; must not know training.
 """

@@ -85,11 +85,9 @@ def planner_domain(folder: Path, train: int = 32_000, held_out: int = 400) -> Do
         "planner",
         tuple(_rows(seen, train, (), np.random.default_rng(1))),
         tuple(_rows(known, held_out, (), np.random.default_rng(2))),
-        tuple(
-            [
-                *_rows(known, held_out - held_out // 3, (), np.random.default_rng(3)),
-                *_rows(unknown, held_out // 3, UNSEEN, np.random.default_rng(4)),
-            ]
+        (
+            *_rows(known, held_out - held_out // 3, (), np.random.default_rng(3)),
+            *_rows(unknown, held_out // 3, UNSEEN, np.random.default_rng(4)),
         ),
     )
 
@@ -198,11 +196,11 @@ def _prompts(folder: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         if row.domain in DESCRIPTIONS and row.split in {"train", "test"}:
             text = row.q[0].upper() + row.q[1:]
             target.setdefault(row.domain, []).append(text if text.endswith("?") else text + ".")
-    for row in read_set(folder, "mmlu", ChoiceQuestion):
-        subject = next((one for one, names in _SUBJECTS.items() if row.subject in names), "")
-        if subject and len(row.q) <= _CHARACTERS_MAX:
-            target = unknown if row.bucket == 0 else learnt
-            target.setdefault(subject, []).append(_one_line(row.q))
+    for question in read_set(folder, "mmlu", ChoiceQuestion):
+        subject = next((one for one, names in _SUBJECTS.items() if question.subject in names), "")
+        if subject and len(question.q) <= _CHARACTERS_MAX:
+            target = unknown if question.bucket == 0 else learnt
+            target.setdefault(subject, []).append(_one_line(question.q))
     return learnt, unknown
 
 

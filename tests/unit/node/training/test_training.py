@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,12 @@ def engine_logits(
 @pytest.mark.parametrize("a_for", ["input", "weight"])
 @pytest.mark.parametrize("activated", [False, True])
 def test_the_engine_computes_what_was_trained(
-    tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums, tmp_path: Path, a_for, activated
+    tiny: ModelWeights,
+    tiny_base: FrozenBase,
+    sums: Sums,
+    tmp_path: Path,
+    a_for: Any,
+    activated: bool,
 ) -> None:
     adapter = random_b(tiny_base, AdapterShape(seed=7, rank=4, a_for=a_for))
     round_to_bytes(adapter)
@@ -82,13 +88,14 @@ def test_the_engine_computes_what_was_trained(
     assert not torch.allclose(plain.view_as(logits), logits, atol=0.1)
 
 
-def test_a_is_the_engines(tiny: ModelWeights, tiny_base: FrozenBase) -> None:
+def test_a_is_the_engines(tiny: ModelWeights) -> None:
     adapter = LowRankParameters(tiny.config, SHAPE, torch.device("cpu"), torch.float32)
     settings = CompactConfig(format="dslm-adapter-1", seed=7, rank=4, scale=2.0)
     for part, product in (("key", "query_key_value"), ("up", "gate_up"), ("down", "down")):
         served = compact_a(settings, tiny.config, 1, part)  # type: ignore[arg-type]
         assert torch.equal(adapter.a[1, product], 2 * served)  # type: ignore[index]
-    assert torch.equal(served, frozen_a(7, "layers.1.down", 4, 96))
+    down = compact_a(settings, tiny.config, 1, "down")
+    assert torch.equal(down, frozen_a(7, "layers.1.down", 4, 96))
 
 
 @pytest.mark.parametrize("a_for", ["input", "weight"])
@@ -112,7 +119,7 @@ def test_gradients_are_those_of_plain_lora(
     def gradients() -> list[torch.Tensor]:
         adapter = random_b(tiny_base, AdapterShape(seed=7, rank=4, a_for="weight"))
         hidden = hidden_states(tiny_base, ids, applied(adapter, begins, 20))
-        (hidden * wanted).sum().backward()
+        (hidden * wanted).sum().backward()  # type: ignore[no-untyped-call]
         return [b.grad for b in adapter if b.grad is not None]
 
     ours = gradients()
@@ -128,12 +135,13 @@ def test_gradients_are_those_of_plain_lora(
         torch.testing.assert_close(own, reference, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_learns_and_is_repeatable(
     tiny: ModelWeights, tiny_base: FrozenBase, sums: Sums
 ) -> None:
     rows = some_rows(tiny, sums)
     settings = Settings(
-        learning_rate=2e-2, epochs=6, batch=8, shape=SHAPE, dropped=0.1, decay="cosine"
+        learning_rate=4e-2, epochs=4, batch=8, shape=SHAPE, dropped=0.1, decay="cosine"
     )
     heard: list[Progress] = []
     trainer = Trainer(tiny_base, SHAPE, is_captured=False)
@@ -142,7 +150,7 @@ def test_training_learns_and_is_repeatable(
     before = score(tiny_base, None, rows).per_token
     after = score(tiny_base, adapter, rows).per_token
     assert after < before - 1
-    assert [one.step for one in heard] == [4, 8, 12, 16, 20, 24]
+    assert [one.step for one in heard] == [4, 8, 12, 16]
     assert all(torch.equal(a, b) for a, b in zip(adapter, again, strict=True))
 
 
@@ -217,7 +225,7 @@ def test_rows_are_the_chat_format_and_are_cut_where_they_are_long(tiny: ModelWei
 
 def test_the_rate_rises_and_falls() -> None:
     for decay in ("linear", "cosine"):
-        settings = Settings(decay=decay)  # type: ignore[arg-type]
+        settings = Settings(decay=decay)
         rates = [rate(step, 100, settings) for step in range(100)]
         assert rates.index(max(rates)) in (7, 8)
         assert rates[0] == pytest.approx(1 / 8)

@@ -1,0 +1,51 @@
+"""`python -m node.training.recipes NAME --model FILE --data DIR --out DIR`.
+
+Knows the command line; must not know how anything is trained.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from node.training.domains.catalogue import domain, multitask, own_domain
+from node.training.domains.domain import Domain
+from node.training.domains.planner import planner_domain
+from node.training.recipes.bench import open_bench
+from node.training.recipes.run import run
+from node.training.recipes.settings import RECIPES, Kind, recipe
+from protocols.errors import UserError
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    model: Annotated[Path, typer.Option(help="The base: a GGUF file or a folder.")],
+    data: Annotated[Path, typer.Option(envvar="DSLM_DATA", help="Folder with NAME.jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Where the adapter and its card go.")],
+    kind: Annotated[Kind, typer.Option(help="As shipped, or as in the first trial.")] = "final",
+    device: Annotated[str, typer.Option(help="cuda or cpu; by default what is there.")] = "",
+) -> None:
+    """Train one specialist as it was trained for dslm, measure it, and write its card."""
+    if name not in RECIPES:
+        raise typer.BadParameter(f"there is no recipe {name!r}; see --help")
+    try:
+        examples = _domain(data, name, kind)
+        bench = open_bench(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        made = run(recipe(name, kind), examples, bench, out, print)
+    except (UserError, KeyError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    print(made)
+
+
+def _domain(data: Path, name: str, kind: Kind) -> Domain:
+    if name == "multitask":
+        return multitask(data)
+    if name == "planner":
+        return planner_domain(data)
+    return own_domain(data, name) if kind == "trial" else domain(data, name)
+
+
+if __name__ == "__main__":
+    typer.run(main)
