@@ -134,8 +134,8 @@ def choice_lines(bench: Bench) -> list[Line]:
         gain = bootstrap(ours - theirs)
         rows = (bootstrap(ours), bootstrap(theirs), gain)
         found.append(compare(f"MMLU top-{count}", *rows, target))
-        equal = [_stratified(one, labels) for one in (ours, theirs, ours - theirs)]
-        found.append(compare(f"MMLU top-{count}, domains equal", *equal, target))
+        one, two, more = (_stratified(each, labels) for each in (ours, theirs, ours - theirs))
+        found.append(compare(f"MMLU top-{count}, domains equal", one, two, more, target))
     chance = bench.runs[0].ours(vectors)
     right = top(chance, labels, 1)
     error = calibration_error(chance.max(axis=1).astype(np.float64), right)
@@ -338,7 +338,8 @@ def load(data: Data, vectors: Vectors) -> Bench:
 
 def _decisions(run: Run, vectors: Floats) -> NDArray[np.intp]:
     """The chosen card of each prompt, -1 for the base."""
-    return np.where(run.fits(vectors) >= FIT_MIN, run.ours(vectors).argmax(axis=1), -1)
+    best = run.ours(vectors).argmax(axis=1)
+    return np.where(run.fits(vectors) >= FIT_MIN, best, -1).astype(np.intp)
 
 
 def _stratified(values: NDArray[np.float64], labels: NDArray[np.intp]) -> Interval:
@@ -354,7 +355,8 @@ def _stratified(values: NDArray[np.float64], labels: NDArray[np.intp]) -> Interv
 
 
 def _best(scores: Floats) -> NDArray[np.float64]:
-    return scores.max(axis=1).astype(np.float64)
+    best: NDArray[np.float64] = scores.max(axis=1).astype(np.float64)
+    return best
 
 
 def _balanced(

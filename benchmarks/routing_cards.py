@@ -96,6 +96,11 @@ class TrialCards:
     cards: CardSet
     described: tuple[Floats, ...]
 
+    def without_descriptions(self) -> "TrialCards":
+        """The cards of people who wrote none: their cosines are not a number."""
+        nothing = np.full((1, self.cards.prototypes.shape[1]), np.nan, np.float32)
+        return TrialCards(self.names, self.cards, tuple(nothing for _ in self.names))
+
     def but(self, left_out: str) -> "TrialCards":
         """Without the card of `left_out`."""
         kept = [at for at, name in enumerate(self.names) if name != left_out]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
 RESAMPLES = 1_000
 
 
@@ -50,11 +51,11 @@ def auroc_intervals(
     """
     rng = np.random.default_rng(0)
 
-    def mean(runs: Sequence[tuple[Array, Array]], at: Callable[[int], Array]) -> float:
+    def mean(runs: Sequence[tuple[Array, Array]], at: Callable[[int], Rows]) -> float:
         pairs = [(positive[at(0)], negative[at(1)]) for positive, negative in runs]
         return float(np.mean([auroc(*pair) for pair in pairs]))
 
-    every = [np.arange(len(one)) for one in ours[0]]
+    every: list[Rows] = [np.arange(len(one), dtype=np.intp) for one in ours[0]]
     values = [mean(runs, lambda side: every[side]) for runs in (ours, theirs)]
     found = []
     for _ in range(RESAMPLES // 5):
@@ -87,7 +88,8 @@ def calibration_error(chance: Array, is_right: Array, bins: int = 10) -> float:
 def top(scores: NDArray[np.floating], labels: NDArray[np.intp], count: int) -> Array:
     """1 for each row whose label is among its `count` best columns, else 0."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    return (best == labels[:, None]).any(axis=1).astype(np.float64)
+    found: Array = (best == labels[:, None]).any(axis=1).astype(np.float64)
+    return found
 
 
 def _interval(value: float, resampled: Array) -> Interval:

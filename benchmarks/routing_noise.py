@@ -32,12 +32,12 @@ _SYNONYMS: Mapping[str, str] = {
     "called": "named", "true": "correct", "false": "wrong", "correct": "right", "about": "around",
     "people": "persons", "often": "frequently", "must": "has to", "buy": "purchase",
 }  # fmt: skip
-_TYPO_SHARE = 0.02
+_TYPO_SHARE = 0.04
 """Of the letters."""
 
 
 def typos(text: str, rng: random.Random) -> str:
-    """One letter in 50 is dropped, doubled, or swapped with the next."""
+    """One letter in 25 is dropped, doubled, or swapped with the next."""
     letters = list(text)
     at = 0
     while at < len(letters) - 1:

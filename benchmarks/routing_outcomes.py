@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coordinator.routing.verdict import FIT_MIN
 from report import Row as Line
@@ -23,7 +24,7 @@ class Chooser(Protocol):
         """Probabilities of the cards, [prompts, cards]."""
         ...
 
-    def fits(self, vectors: Floats) -> Floats:
+    def fits(self, vectors: Floats) -> NDArray[np.float64]:
         """The probability that any card fits, [prompts]."""
         ...
 

@@ -8,13 +8,16 @@ rows that a seed leaves out is deterministic, and nothing here needs more than n
 2. Card weights: a conditional logit over eight cards made of three quarters of the rows, for the
    questions of the last quarter, in turn.
 3. Fit: a logistic regression of questions whose card is there against those whose card is not,
-   subjects without a card, and everyday requests.
+   subjects without a card, and everyday requests; with cards of all examples, and of 5, 10 and 30,
+   with and without a description, of all eight domains, of four and of
+   one.
 4. Chain: a logistic regression of joined questions against lone ones.
 """
 
 import hashlib
+import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from coordinator.ports import EncodedPrompt
 from coordinator.routing.chains import chain_features
 from coordinator.routing.head import Head, Nearness, card_logits, fit_features, nearness, prepare
+from node.card_content import prototypes_wanted
 from node.hosting.prototypes import make_prototypes, prototype_vector
 from routing_cards import DESCRIPTIONS, TrialCards, description_sentences, trial_cards
 from routing_data import DOMAINS, JOINS, NEAR_SUBJECTS, Data, Floats, Row, Vectors, composites
@@ -40,6 +44,8 @@ _WRAPPERS = (
     "Dear assistant, can you tell me this? {} I would be grateful.",
     "My friend asked me today: {} I had no idea.",
 )
+SMALL = (5, 10, 30)
+"""Examples on the cards of people who have few."""
 LEFT_OUT = 0.1
 """The share of rows that a seed other than 0 leaves out."""
 
@@ -296,17 +302,42 @@ def _fit_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -
     """
     questions = training.questions
     others = questions.only(~np.isin(questions.domains, DOMAINS)).whole
+    rng = np.random.default_rng(0)
     own, far, near = [], [], []
     for quarter in quarters:
         learned = _as(head, quarter.head)
-        own.append(all_fit_features(learned, quarter.queries.whole, quarter.cards))
-        far.append(all_fit_features(learned, training.strangers.whole, quarter.cards))
-        near.append(all_fit_features(learned, others, quarter.cards))
-        for at, name in enumerate(training.domains):
-            mine = quarter.queries.whole[quarter.labels == at]
-            near.append(all_fit_features(learned, mine, quarter.cards.but(name)))
+        for cards in (quarter.cards, *_small_cards(training, quarter, rng)):
+            names = np.array(training.domains)[quarter.labels]
+            mine = quarter.queries.whole
+            is_there = np.isin(names, cards.names)
+            own.append(all_fit_features(learned, mine[is_there], cards))
+            far.append(all_fit_features(learned, training.strangers.whole, cards))
+            near.append(all_fit_features(learned, others, cards))
+            if not is_there.all():
+                near.append(all_fit_features(learned, mine[~is_there], cards))
+                continue
+            for name in cards.names:
+                lonely = mine[names == name]
+                near.append(all_fit_features(learned, lonely, cards.but(name)))
     positive = np.concatenate(own)
     return np.stack([_against(positive, np.concatenate(one)) for one in (far, near)])
+
+
+def _small_cards(
+    training: Training, quarter: _Quarter, rng: np.random.Generator
+) -> Iterator[TrialCards]:
+    """Cards of few examples out of the quarter's other rows, as `dslm card new` makes them."""
+    questions, domains = training.questions, list(training.domains)
+    folds = np.array([fold_of(one) for one in questions.rows])
+    for size, is_described, count in itertools.product(SMALL, (True, False), (len(domains), 4, 1)):
+        names = rng.permutation(domains)[:count].tolist() if count < len(domains) else domains
+        examples = {}
+        for name in names:
+            rows = np.flatnonzero((folds != quarter.fold) & (questions.domains == name))
+            examples[name] = questions.whole[rng.choice(rows, size, replace=False)]
+        wanted = prototypes_wanted(size)
+        cards = trial_cards(examples, training.described, training.encoder, wanted)
+        yield cards if is_described else cards.without_descriptions()
 
 
 def _against(positive: Floats, negative: Floats) -> Floats:

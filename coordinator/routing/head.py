@@ -8,6 +8,7 @@ the arrays.
 import importlib.resources
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,6 +19,8 @@ from protocols.errors import ModelFileError
 
 LEAD_MAX = 4.0
 """Nats of lead over the second card that say all; more would say no more."""
+_FEW, _MANY = 4, 8
+"""Prototypes of cards made from few and from many examples."""
 _PLACE = "head.npz"
 
 
@@ -43,7 +46,7 @@ class Head:
     description_guess: Floats
     """[2]: the cosine with a description that was not encoded is `a + b * prototypes`."""
     fit_weights: Floats
-    """[2, features + 1]: logistic weights of `fit_features`, the constants last."""
+    """[2, 18]: logistic weights of `fit_features`, the constants last."""
     chain_weights: Floats
     """[features + 1]: logistic weights of `coordinator.routing.chains`, the constant last."""
 
@@ -62,16 +65,36 @@ class PreparedCards:
     cards: CardSet
     rows: Floats
 
+    def only(self, chosen: Sequence[int]) -> "PreparedCards":
+        """The cards with these indices, in this order."""
+        cards = self.cards
+        at = [np.arange(cards.starts[i], cards.starts[i] + cards.counts[i]) for i in chosen]
+        rows = np.concatenate(at) if at else np.zeros(0, np.intp)
+        counts = cards.counts[list(chosen)]
+        taken = tuple(cards.cards[i] for i in chosen)
+        kept = CardSet(taken, cards.prototypes[rows], np.cumsum(counts) - counts, counts)
+        return PreparedCards(kept, self.rows[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """How near each of some vectors lies to each card, all `[vectors, cards]`.
+    """How near each of some vectors lies to each card, `[vectors, cards]` but for `fullness`.
 
     `prototypes` is a soft maximum of cosines in the metric, `cosine` the best one without it.
     """
 
     prototypes: Floats
     cosine: Floats
+    fullness: Floats
+    """[cards] in [0, 1]: 0 where at most four prototypes stand for a card, 1 from eight on."""
+
+    def only(self, cards: NDArray[np.intp]) -> "Nearness":
+        """To these cards (indices), in this order."""
+        return Nearness(self.prototypes[:, cards], self.cosine[:, cards], self.fullness[cards])
+
+    def of_first(self) -> "Nearness":
+        """Of the first vector alone."""
+        return Nearness(self.prototypes[:1], self.cosine[:1], self.fullness)
 
 
 def load_head(data: bytes | None = None) -> Head:
@@ -108,7 +131,7 @@ def nearness(head: Head, vectors: Floats, prepared: PreparedCards) -> Nearness:
     """Of every row of `vectors` [vectors, dimensions, unit length] to every card."""
     if not len(prepared.cards):
         nothing = np.zeros((len(vectors), 0), np.float32)
-        return Nearness(nothing, nothing)
+        return Nearness(nothing, nothing, nothing[0])
     starts, counts = prepared.cards.starts, prepared.cards.counts
     projected = head.project(vectors)
     cosines = projected @ prepared.rows.T
@@ -118,6 +141,7 @@ def nearness(head: Head, vectors: Floats, prepared: PreparedCards) -> Nearness:
     return Nearness(
         prototypes=(np.log(mean) / head.sharpness + 1).astype(np.float32),
         cosine=np.maximum.reduceat(raw, starts, axis=1),
+        fullness=np.clip((counts - _FEW) / (_MANY - _FEW), 0, 1).astype(np.float32),
     )
 
 
@@ -145,11 +169,13 @@ def shares(logits: Floats) -> Floats:
 
 
 def fit_features(head: Head, vectors: Floats, near: Nearness, described: Floats | None) -> Floats:
-    """`[vectors, 8]`, from which comes whether any card fits.
+    """`[vectors, 17]`, from which comes whether any card fits.
 
-    The best card's logit, the best cosine, how near everyday talk is, the lead over the second
+    Eight of them: the best card's logit, the best cosine, how near everyday talk is, the lead over the second
     card, the best card's description, how far the vector lies from the mean of all talk in the
-    metric, the sum over the cards, and the second-best cosine.
+    metric, the sum over the cards, and the second-best cosine. Then all of them times the best
+    card's fullness, and that itself: few examples lie farther from what they stand for, so that the
+    same cosines mean more there.
     """
     logits = card_logits(head, near, described)
     best = logits.argmax(axis=-1)[:, None]
@@ -169,7 +195,9 @@ def fit_features(head: Head, vectors: Floats, near: Nearness, described: Floats 
         ordered[:, -1] + np.log(powers),
         cosines[:, -1 if alone else -2],
     ]
-    return np.stack(found, axis=-1).astype(np.float32)
+    plain = np.stack(found, axis=-1)
+    fullness = near.fullness[best]
+    return np.concatenate([plain, plain * fullness, fullness], axis=-1).astype(np.float32)
 
 
 def fit_chance(head: Head, features: Floats) -> Floats:

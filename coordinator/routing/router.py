@@ -90,7 +90,8 @@ class Router:
         `now` is monotonic; cards that are trusted less are less likely. `NoCapacity` when there are no cards at all, or none that takes it.
         """
         text = routed_text(prompt)
-        fitting = [card for card in cards if takes(card, prompt)]
+        length = _length(prompt)
+        fitting = [card for card in cards if takes(card, length)]
         if cards and not fitting:
             raise NoCapacity("No specialist that is known takes a prompt of this length and kind.")
         if self._scorer is None or not text or not fitting:
@@ -182,12 +183,9 @@ def plan_of(choice: Choice, cards: Sequence[CapabilityCard]) -> Plan:
     return Plan("base" if is_base else "one", (step,), choice.why, scores, margin)
 
 
-def takes(card: CapabilityCard, prompt: Prompt) -> bool:
+def takes(card: CapabilityCard, characters: int) -> bool:
     """Whether `card` says that it takes text of such a length; answers need room too."""
-    if "text" not in card.modalities:
-        return False
-    said = (prompt.text,) if isinstance(prompt, Text) else (m.content for m in prompt.messages)
-    return sum(map(len, said)) <= CHARACTERS_PER_TOKEN * card.context_length
+    return characters <= CHARACTERS_PER_TOKEN * card.context_length and "text" in card.modalities
 
 
 def best_base(
@@ -221,6 +219,11 @@ def routed_text(prompt: Prompt) -> str:
                 elif said:
                     break
             return "\n".join(reversed(said))[:ROUTED_CHARACTERS_MAX].strip()
+
+
+def _length(prompt: Prompt) -> int:
+    said = (prompt.text,) if isinstance(prompt, Text) else (m.content for m in prompt.messages)
+    return sum(map(len, said))
 
 
 def _why_base(scores: Sequence[Score], threshold: float, has_encoder: bool) -> str:

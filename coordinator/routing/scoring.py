@@ -34,6 +34,9 @@ from protocols.records import CapabilityCard
 
 SHORTLIST = 32
 """Cards that are compared in full; the others lie too far from the prompt and all its parts."""
+CANDIDATES = 64
+"""Specialists of which the shortlist is taken; who else is far was seen by a sketch."""
+SKETCH_DIRECTIONS = 64
 FRESH_MAX = 3
 """Descriptions that are encoded for one prompt; until then a card's prototypes speak for it."""
 DESCRIPTIONS_MAX = 4_096
@@ -52,6 +55,49 @@ class _Known:
     names: tuple[SpecialistId, ...]
     groups: tuple[NDArray[np.intp], ...]
     first: NDArray[np.intp]
+    sketch: "_Sketch | None" = None
+    """Where there are so many that not all are compared."""
+
+    def near_to(self, projected: Floats) -> "_Known":
+        """With the `CANDIDATES` specialists alone that may lie nearest to any of the vectors."""
+        if self.sketch is None:
+            return self
+        best = self.sketch.nearest(projected)
+        of_names = best[self.first]
+        for at in self.sketch.several:
+            of_names[at] = best[self.groups[at]].max()
+        chosen = np.sort(np.argpartition(-of_names, CANDIDATES)[:CANDIDATES])
+        rows = [self.groups[at] for at in chosen]
+        ends = np.cumsum([len(one) for one in rows])
+        groups = tuple(np.arange(end - len(one), end) for one, end in zip(rows, ends, strict=True))
+        prepared = self.prepared.only(np.concatenate(rows).tolist())
+        first = np.array([one[0] for one in groups], dtype=np.intp)
+        return _Known(self.cards, prepared, tuple(self.names[at] for at in chosen), groups, first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sketch:
+    """All prototypes in the few directions in which they differ most: tells who may be near."""
+
+    basis: Floats
+    rows: Floats
+    starts: NDArray[np.intp]
+    several: tuple[int, ...]
+    """Which specialists have more than one card."""
+
+    def nearest(self, projected: Floats) -> Floats:
+        """`[cards]`: about the best cosine of any prototype with any of the vectors."""
+        about = ((projected @ self.basis) @ self.rows.T).max(axis=0)
+        found: Floats = np.maximum.reduceat(about, self.starts)
+        return found
+
+
+def _sketch(prepared: PreparedCards, groups: Sequence[NDArray[np.intp]]) -> _Sketch:
+    rows = prepared.rows
+    several = tuple(at for at, one in enumerate(groups) if len(one) > 1)
+    _, directions = np.linalg.eigh(rows.T @ rows)
+    basis = np.ascontiguousarray(directions[:, -SKETCH_DIRECTIONS:], dtype=np.float32)
+    return _Sketch(basis, rows @ basis, prepared.cards.starts, several)
 
 
 class Scorer:
@@ -88,12 +134,13 @@ class Scorer:
         if len(kept) < len(cut) and kept:  # what the encoder did not see goes with the last part
             kept[-1] = Segment(kept[-1].start, cut[-1].end)
         vectors = np.concatenate([encoded.whole[None], encoded.parts[seen]])
+        known = known.near_to(self._head.project(vectors))
         near = _per_specialist(nearness(self._head, vectors, known.prepared), known)
         short = _shortlist(near)
-        near = Nearness(near.prototypes[:, short], near.cosine[:, short])
+        near = near.only(short)
         described = await self._descriptions(vectors, known, short, near)
         logits = card_logits(self._head, near, described) + _doubts(known, short, trust)
-        whole = Nearness(near.prototypes[:1], near.cosine[:1])
+        whole = near.of_first()
         fit = fit_chance(self._head, fit_features(self._head, vectors[:1], whole, described[:1]))
         names = tuple(known.names[at] for at in short)
         return _scored(self._head, text, kept, vectors, (logits, float(fit[0]), names))
@@ -166,7 +213,9 @@ def _known(given: tuple[CapabilityCard, ...], cards: CardSet, head: Head) -> _Kn
         rows.setdefault(SpecialistId(card.specialist), []).append(at)
     groups = tuple(np.array(found) for found in rows.values())
     first = np.array([found[0] for found in groups], dtype=np.intp)
-    return _Known(given, prepare(head, cards), tuple(rows), groups, first)
+    prepared = prepare(head, cards)
+    sketch = _sketch(prepared, groups) if len(groups) > 2 * CANDIDATES else None
+    return _Known(given, prepared, tuple(rows), groups, first, sketch)
 
 
 def _per_specialist(near: Nearness, known: _Known) -> Nearness:
@@ -179,7 +228,7 @@ def _per_specialist(near: Nearness, known: _Known) -> Nearness:
             middle = (len(rows) - 1) // 2
             prototypes[:, at] = np.sort(near.prototypes[:, rows], axis=1)[:, middle]
             cosine[:, at] = np.sort(near.cosine[:, rows], axis=1)[:, middle]
-    return Nearness(prototypes, cosine)
+    return Nearness(prototypes, cosine, near.fullness[known.first])
 
 
 def _shortlist(near: Nearness) -> NDArray[np.intp]:

@@ -10,10 +10,10 @@ from coordinator.routing.chains import Part, needs_before
 from coordinator.routing.plan import Plan, Step
 from protocols.ids import SpecialistId
 
-FIT_MIN = 0.08
-"""Under this chance that any specialist fits, the plain base answers. It keeps 95 % of training
-questions whose card is there (their quarter left out), and refuses 80 % of everyday requests. A
-specialist asked in vain costs little; a question that its specialist misses costs more.
+FIT_MIN = 0.05
+"""Under this chance that any specialist fits, the plain base answers. It keeps 95 % and more of
+training questions whose card is there (their quarter left out), be it made of 5 examples or of all.
+A specialist asked in vain costs little; a question that its specialist misses costs more.
 """
 CHAIN_MIN = 0.6
 """From this chance of several owners on, a prompt is cut: 73 % of joined training questions, and

@@ -29,7 +29,7 @@ HEAD = Head(
     encoder="e", mean=np.zeros(3, np.float32), metric=np.eye(3, dtype=np.float32),
     background=Z[None], sharpness=15.0, card_weights=np.array([20, 5], np.float32),
     description_guess=np.array([0.1, 0.8], np.float32),
-    fit_weights=np.ones((2, 9), np.float32),
+    fit_weights=np.ones((2, 18), np.float32),
     chain_weights=np.array([1, 1, 1, -4, 0.1, 0], np.float32),
 )  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_the_head_that_ships_fits_its_arithmetic() -> None:
     assert len(bytes.fromhex(head.encoder)) == 32
     assert head.metric.shape == (384, 384)
     assert len(head.card_weights) == 2
-    assert head.fit_weights.shape == (2, 9)
+    assert head.fit_weights.shape == (2, 18)
     assert len(head.chain_weights) == 6
     assert head.card_weights[0] > 0
     assert len(dump_head(head)) < 1_000_000
