@@ -295,7 +295,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument(
-        "--outcomes", type=Path, help="what every adapter does on every prompt (npz)"
+        "--outcomes", type=Path, help="the specialists' items (specialists_items.npz)"
     )
     parser.add_argument("--pictures", type=Path, help="a folder for pictures (needs matplotlib)")
     parser.add_argument("--only", nargs="*", choices=[*_PARTS, "speed"], help="these parts only")
@@ -315,7 +315,7 @@ def main() -> int:
     if not chosen.only or "speed" in chosen.only:
         found += speed_lines(vectors.encoder)
     if chosen.outcomes is not None:
-        found += outcome_lines(chosen.outcomes, bench.runs[0], vectors)
+        found += outcome_lines(chosen.outcomes, Path(chosen.data), vectors.encoder)
     if chosen.pictures is not None:
         run = bench.runs[0]
         draw(

@@ -108,7 +108,7 @@ class Coordinator:
         self._search = _search_of(parts)
         self.reputation = Reputation(
             Outcomes(),
-            Inspector(parts.encoder, self._foreign_cards, parts.rng),
+            Inspector(parts.encoder, self._foreign_cards, parts.rng, learn=self._router.learn),
             parts.clock,
             parts.rng,
         )

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -30,6 +30,10 @@ BORNE_OUT = 0.42
 TRUST_IN_LIES = 0.25
 VERDICTS_MAX = 16_384
 _log = logging.getLogger(__name__)
+
+
+async def _learn_nothing(_: Sequence[CapabilityCard]) -> None:
+    """For who compares no descriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,14 @@ class Inspector:
         cards: Callable[[], Sequence[CapabilityCard]],
         rng: Random,
         settings: InspectionSettings | None = None,
+        learn: Callable[[Sequence[CapabilityCard]], Awaitable[None]] = _learn_nothing,
     ) -> None:
+        """`learn` is given each card that was looked at: what it says is encoded for prompts."""
         self._encoder = encoder
         self._cards = cards
         self._rng = rng
         self._settings = settings or InspectionSettings()
+        self._learn = learn
         self._verdicts: OrderedDict[bytes, float] = OrderedDict()
         self._seen: dict[tuple[str, str], tuple[int, bytes]] = {}
         """Which content a card had, by its sequence."""
@@ -132,6 +139,9 @@ class Inspector:
             self._liars.add((card.specialist, card.peer))
         if len(self._verdicts) > VERDICTS_MAX:
             self._verdicts.popitem(last=False)
+        if not self.is_lying(card):
+            await self._learn([card])
+            await asyncio.sleep(1 / self._settings.encodings_per_second)
 
     def _is_due(self, card: CapabilityCard) -> bool:
         encoder = self._encoder

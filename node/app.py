@@ -14,7 +14,7 @@ from random import Random, SystemRandom
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.memory import with_ticket
-from coordinator.ports import Encoder
+from coordinator.ports import Encoder, Planner
 from node.accounts import Accounts
 from node.cards import CardMaker, hosted_state
 from node.config import NodeConfig
@@ -29,7 +29,7 @@ from node.gateway.server import Gateway
 from node.hosting.hosted import HostedModel
 from node.hosting.kernels import device_for
 from node.hosting.page_memory import HostedPages
-from node.hosting.startup import load_encoder, load_models
+from node.hosting.startup import load_encoder, load_models, load_planner
 from node.metrics import AnswerFunction, Metrics
 from node.presences import Presences
 from node.services.ask import AskService
@@ -102,10 +102,11 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
         encoder = (
             await load_encoder(config.paths.models) if config.router.encoder != "off" else None
         )
+        planner = await load_planner(models) if config.router.planner != "off" else None
         maker = CardMaker(encoder)
         cards = [await maker.card(models[SpecialistId(one.id)], one) for one in config.models]
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        node = Node(config, Matter(models, encoder, cards, threads), tasks, (clock, rng))
+        node = Node(config, Matter(models, encoder, cards, threads, planner), tasks, (clock, rng))
         await node.start(stack)
         yield node
 
@@ -118,6 +119,7 @@ class Matter:
     encoder: Encoder | None
     cards: Sequence[CapabilityCard]
     threads: int
+    planner: Planner | None = None
 
 
 class Node:
@@ -139,7 +141,7 @@ class Node:
         self.memory = _memory(config, matter, clock)
         shared = self.memory if config.memory.share else None
         self._ground = Ground(
-            config, clock, rng, matter.encoder, self.service, matter.cards, shared
+            config, clock, rng, matter.encoder, self.service, matter.cards, shared, matter.planner
         )
         self.accounts = Accounts()
         self.metrics = self._make_metrics()

@@ -136,6 +136,7 @@ class RouterConfig:
     encoder: Literal["auto", "off"] = setting("auto", "sentence encoder; off: always the base")
     route: Literal["any", "trusted", "local"] = setting("any", "who may read prompts, by default")
     trusted: tuple[str, ...] = setting((), "peer ids that count as trusted in public swarms")
+    planner: Literal["auto", "off"] = setting("off", "word chains with the planning model, if here")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
-from coordinator.ports import Encoder
+from coordinator.ports import Encoder, Planner
 from node.config import NodeConfig
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class Ground:
     """What all presences of a node stand on. `cards` are without a swarm and a peer.
 
-    Without `memory` none is passed on.
+    Without `memory` none is passed on; without `planner` chains are worded by rule.
     """
 
     config: NodeConfig
@@ -45,6 +45,7 @@ class Ground:
     service: AskService
     cards: Sequence[CapabilityCard]
     memory: NodeMemory | None = None
+    planner: Planner | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,6 @@ class Presence:
         """See `Entrance`."""
         return (await self.discovery.refresh()).peers
 
-    # ----------------------------------------------------------------------------------------
-
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(self._footing.tasks.create_task(work))
 
@@ -342,6 +340,7 @@ class Presence:
                 self._footing.tasks,
                 self._is_trusted,
                 head=load_head() if ground.encoder else None,
+                planner=ground.planner,
             )
         )
 

@@ -171,11 +171,11 @@ def shares(logits: Floats) -> Floats:
 def fit_features(head: Head, vectors: Floats, near: Nearness, described: Floats | None) -> Floats:
     """`[vectors, 17]`, from which comes whether any card fits.
 
-    Eight of them: the best card's logit, the best cosine, how near everyday talk is, the lead over the second
-    card, the best card's description, how far the vector lies from the mean of all talk in the
-    metric, the sum over the cards, and the second-best cosine. Then all of them times the best
-    card's fullness, and that itself: few examples lie farther from what they stand for, so that the
-    same cosines mean more there.
+    Eight of them: the best card's logit, the best cosine, how near everyday talk is, the lead over
+    the second card, the best card's description, how far the vector lies from the mean of all talk
+    in the metric, the sum over the cards, and the second-best cosine. Then all of them times the
+    best card's fullness, and that itself: few examples lie farther from what they stand for, so
+    that the same cosines mean more there.
     """
     logits = card_logits(head, near, described)
     best = logits.argmax(axis=-1)[:, None]

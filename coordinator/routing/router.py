@@ -87,7 +87,8 @@ class Router:
     ) -> Plan:
         """Who of `cards` works on `prompt`, in which order.
 
-        `now` is monotonic; cards that are trusted less are less likely. `NoCapacity` when there are no cards at all, or none that takes it.
+        `now` is monotonic; cards that are trusted less are less likely. `NoCapacity` when there are
+        no cards at all, or none that takes it.
         """
         text = routed_text(prompt)
         length = _length(prompt)

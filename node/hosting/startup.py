@@ -14,11 +14,14 @@ from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
 from node.hosting.kernels import KernelSettings
+from node.hosting.planner import HostedPlanner
 from node.paths import Paths
 from node.quantities import format_size
 from protocols.errors import ModelFileError
 from protocols.ids import SpecialistId
 
+PLANNER = Path(__file__).resolve().parents[1] / "specialists" / "planner"
+"""The adapter of the planning model, where it ships."""
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +72,23 @@ async def _specialist(base: HostedModel, settings: ModelConfig) -> HostedModel:
     if settings.adapter:
         return await host_adapter(base, settings.id, Path(settings.adapter))
     return replace(base, specialist=SpecialistId(settings.id)) if settings.id else base
+
+
+async def load_planner(
+    models: Mapping[SpecialistId, HostedModel], folder: Path = PLANNER
+) -> HostedPlanner | None:
+    """The planning adapter of `folder` on one of the hosted `models`; None where neither fits.
+
+    Nobody can ask for it by name: it is in no card.
+    """
+    for model in models.values():
+        if model.adapter is not None:
+            continue
+        try:
+            return HostedPlanner(await host_adapter(model, "planner", folder))
+        except ModelFileError as error:
+            _log.info("no planning model on %s: %s", model.specialist, error)
+    return None
 
 
 def describe_model(model: HostedModel) -> str:

@@ -179,3 +179,18 @@ def test_without_an_encoder_nothing_is_done() -> None:
     run_virtual(one.run())
     one.soon(made)
     assert one.agreement(made) is None
+
+
+def test_what_was_looked_at_is_learnt_and_lies_are_not() -> None:
+    learnt: list[str] = []
+
+    async def learn(cards: Sequence[CapabilityCard]) -> None:
+        learnt.extend(card.specialist for card in cards)
+
+    async def main() -> None:
+        one = Inspector(WordEncoder(), tuple, random.Random(1), learn=learn)
+        for made in (card("honest", "a", ["a"]), card("liar", "a", ["b"])):
+            await one.look_at(made, WordEncoder())
+
+    run_virtual(main())
+    assert learnt == ["honest"]
