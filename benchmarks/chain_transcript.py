@@ -49,12 +49,41 @@ class Seen:
         return self.answer is not None and not any(step.error for step in self.steps)
 
 
-def section(title: str, seen: Sequence[Seen], intro: str = "") -> list[str]:
+def section(title: str, seen: Sequence[Seen]) -> list[str]:
     """A heading and all answers under it."""
-    lines = [f"### {title}", "", *([intro, ""] if intro else [])]
+    lines = [f"### {title}", ""]
     for number, one in enumerate(seen, start=1):
         lines += entry(number, one)
     return lines
+
+
+def struck_section(title: str, seen: Sequence[Seen], calm: Sequence[Seen]) -> list[str]:
+    """A heading and what became of those answers in which a node died; `calm` is without that."""
+    lines = [f"### {title}", ""]
+    spared = [number for number, one in enumerate(seen, start=1) if not one.events]
+    if spared:
+        told = ", ".join(map(str, spared))
+        lines += [f"Nobody was killed in {told}: there was no moment of that kind.", ""]
+    for number, (one, before) in enumerate(zip(seen, calm, strict=True), start=1):
+        if one.events:
+            domains = " + ".join(one.composite.domains)
+            lines += [f"#### {number}. {domains}", "", *_timeline(one), *_outcome(one, before)]
+    return lines
+
+
+def _outcome(seen: Seen, calm: Seen) -> list[str]:
+    """Who said how much; the words only where they are other ones than in `calm`."""
+    if seen.answer is None or calm.answer is None or seen.answer.text != calm.answer.text:
+        return [*_words(seen), *_sums(seen)]
+    spoken = "; ".join(f"{step.specialist} ({_shares(seen, step)})" for step in seen.steps)
+    whole = "" if seen.is_whole else " It is not whole."
+    same = f"The text is that of the undisturbed answer.{whole}"
+    return [f"{spoken}. {same}" if spoken else same, "", *_sums(seen)]
+
+
+def _shares(seen: Seen, step: StepReport) -> str:
+    told = [f"{seen.names.get(one.peer, one.peer[-6:])} {one.tokens} tokens" for one in step.peers]
+    return ", ".join(told) or "nobody"
 
 
 def entry(number: int, seen: Seen) -> list[str]:
@@ -120,11 +149,7 @@ def _words(seen: Seen) -> list[str]:
         return [*_quoted(seen.answer.text), ""]
     lines: list[str] = []
     for step in seen.steps:
-        peers = ", ".join(
-            f"{seen.names.get(share.peer, share.peer[-6:])} {share.tokens} tokens"
-            for share in step.peers
-        )
-        lines += [f"**{step.specialist}** ({peers or 'nobody'}):", ""]
+        lines += [f"**{step.specialist}** ({_shares(seen, step)}):", ""]
         lines += [*_quoted(step.text.strip() or "(nothing)"), ""]
         lines += [_step_facts(step), ""]
     return lines

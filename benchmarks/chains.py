@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from chain_prompts import PROMPTS, SUBJECTS, Composite
-from chain_transcript import Seen, section
+from chain_transcript import Seen, section, struck_section
 from node.cli.answering import ChatMessage, ChatRequest, Note, ask_streaming
 from node.cli.client import Client
 from node.cli.shipped import Specialist, models_toml, share_out, shipped_specialists
@@ -231,8 +231,10 @@ def write(page: Path, found: dict[str, list[Seen]], about: Sequence[str]) -> Non
     """Put what was seen behind the marker line of `page`."""
     head = page.read_text(encoding="utf-8").partition(MARKER)[0] if page.exists() else ""
     lines = [MARKER, "", "## Ten prompts, end to end", "", *(f"- {text}" for text in about), ""]
-    for title, seen in found.items():
-        lines += section(title, seen)
+    (title, calm), *others = found.items()
+    lines += section(title, calm)
+    for title, seen in others:
+        lines += struck_section(title, seen, calm)
     text = "\n".join(lines).rstrip() + "\n"
     page.write_text(f"{head}{text}", encoding="utf-8")
 
@@ -248,6 +250,7 @@ def main() -> int:
     prompts = PROMPTS[:2] if arguments.quick else PROMPTS
     models = load_process_config(Overrides()).config.paths.models
     found: dict[str, list[Seen]] = {}
+    about: list[str] = []
     with tempfile.TemporaryDirectory(prefix="dslm-") as name:
         shipped = shipped_specialists()
         real = bool(shipped) and not arguments.made_up
@@ -260,10 +263,10 @@ def main() -> int:
                 ("A node is killed in the middle of a step", "within"),
             ):
                 found[title] = rounds(swarm, prompts, arguments.tokens, fault)
+                about = [*about_lines(swarm, specialists, real=real), limit_line(arguments.tokens)]
+                if arguments.write:  # After each round: what was seen is not lost if one fails.
+                    write(arguments.write, found, about)
             stats = swarm.asker.client.get("/api/v1/stats", StatsState)
-            about = [*about_lines(swarm, specialists, real=real), limit_line(arguments.tokens)]
-    if arguments.write:
-        write(arguments.write, found, about)
     calm, *others = found.items()
     rows = rows_of(*calm)
     for title, seen in others:

@@ -110,6 +110,13 @@ class Candidates:
             return Later(min(self._rests_until(card) for card in eligible))
         return None
 
+    def has_untried(self, like: CapabilityCard | None, but: Collection[PeerId]) -> bool:
+        """Whether somebody else than `but` may be asked who has not failed in this request."""
+        return any(
+            self._may(card, like, but) and PeerId(card.peer) not in self._past
+            for card in self._view()
+        )
+
     def failed(self, peer: PeerId, error: DslmError, now: float) -> None:
         """Remember for this request how asking `peer` went, and blame it if it is to blame."""
         past = self._past.setdefault(peer, _Past())

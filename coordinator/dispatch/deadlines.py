@@ -13,6 +13,9 @@ FIRST_SIGN_MIN = 5.0
 FIRST_SIGN_FACTOR = 4.0
 TOKEN_MIN = 2.0
 TOKEN_FACTOR = 8.0
+LAST_HOPE_FACTOR = 4.0
+"""A silent peer gets that many times as long where nobody else is left who has not failed: on a
+busy machine it is more often slow than dead, and giving it up would end the answer."""
 
 
 def hedge_after(measurements: PeerMeasurements, peer: PeerId) -> float:

@@ -23,6 +23,7 @@ from coordinator.answer import (
 from coordinator.dispatch.actions import Action, Drop, Emit, End, LookAgain, Predial, Start
 from coordinator.dispatch.candidates import Candidates, Later
 from coordinator.dispatch.deadlines import (
+    LAST_HOPE_FACTOR,
     hedge_after,
     silence_before_tokens,
     silence_between_tokens,
@@ -71,6 +72,8 @@ class _Attempt:
     last_tokens: float = 0.0
     has_tokens: bool = False
     has_been_hedged: bool = False
+    is_last_hope: bool = False
+    """It has been silent for long, but there is nobody else."""
 
     @property
     def peer(self) -> PeerId:
@@ -127,6 +130,7 @@ class AnswerRun:
         if now >= self._deadline and not isinstance(message, Finished):
             return self._end(self._too_late())
         attempt.alive = now
+        attempt.is_last_hope = False
         try:
             return self._take(attempt, message, arrived)
         except DslmError as error:
@@ -150,7 +154,7 @@ class AnswerRun:
             return self._end(self._too_late())
         actions: list[Action] = []
         for attempt in list(self._active.values()):
-            if now >= attempt.alive + self._patience(attempt):
+            if now >= attempt.alive + self._patience(attempt) and not self._is_spared(attempt):
                 silence = now - attempt.alive
                 error = DeadlineExceeded(f"no sign of life from {attempt.peer} for {silence:.1f} s")
                 actions += [Drop(attempt.number), *self.failed(attempt.number, error, now)]
@@ -343,9 +347,17 @@ class AnswerRun:
         return self._look_at is not None and now >= self._look_at
 
     def _patience(self, attempt: _Attempt) -> float:
+        factor = LAST_HOPE_FACTOR if attempt.is_last_hope else 1.0
         if attempt.has_tokens:
-            return silence_between_tokens(self._measurements, attempt.peer)
-        return silence_before_tokens(self._measurements, attempt.peer)
+            return factor * silence_between_tokens(self._measurements, attempt.peer)
+        return factor * silence_before_tokens(self._measurements, attempt.peer)
+
+    def _is_spared(self, attempt: _Attempt) -> bool:
+        """Whether a silent attempt of an answer that has begun gets more time: it is the last."""
+        if attempt.is_last_hope or len(self._active) > 1 or self._like is None:
+            return False
+        attempt.is_last_hope = not self._candidates.has_untried(self._like, [attempt.peer])
+        return attempt.is_last_hope
 
     def _lonely(self) -> _Attempt | None:
         """The attempt that may get company, if there is one."""

@@ -27,6 +27,7 @@ from node.cli import (
     ping,
     ps,
     pull,
+    quickstart,
     run,
     serve,
     stats,
@@ -42,7 +43,7 @@ from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
     *(up, down, status, join, invite, chat, run, ls, ps, stats, peers, ping),
-    *(pull, perplexity, serve, logs, doctor, version),
+    *(pull, perplexity, serve, logs, doctor, quickstart, version),
 )
 
 

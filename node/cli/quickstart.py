@@ -1,4 +1,4 @@
-"""`scripts/quickstart PROMPT`: three nodes on this machine, and one answer through the swarm.
+"""`scripts/quickstart` and `dslm quickstart`: three nodes, and one answer through them.
 
 Two of them host the base and, between them, the specialists that ship with dslm; the third hosts
 nothing and is asked. Knows the order of the show. stdout gets the answer and one closing line;
@@ -10,6 +10,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Annotated
+
+import typer
 
 from node.cli.answering import (
     ChatMessage,
@@ -31,6 +34,15 @@ from node.config_reader import Overrides, load_process_config
 from node.state import PeersState
 from protocols.errors import DslmError
 
+EPILOG = """\b
+Examples:
+  dslm quickstart "Why is the sky blue?"
+  dslm quickstart "Is a verbal agreement a binding contract?"
+
+\b
+Two of them share out the specialists that ship with dslm; the third hosts nothing and is asked.
+Needs 4 GB of memory. Your own node, if one runs, has no part in it.
+"""
 HOSTS = ("alder", "birch")
 ASKER = "clover"
 _MAX_TOKENS = 192
@@ -39,8 +51,21 @@ _MEET_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the show; the exit code. Whatever ends it, nothing that it started stays behind."""
-    prompt = _prompt(arguments)
+    """Run the show for the script; the exit code."""
+    return _show(_prompt(arguments))
+
+
+def quickstart(
+    prompt: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
+) -> None:
+    """Start three nodes on this machine, ask one of them, stop them all."""
+    if not prompt.strip():
+        raise typer.BadParameter("the prompt is empty")
+    raise typer.Exit(_show(prompt))
+
+
+def _show(prompt: str) -> int:
+    """The exit code. Whatever ends it, nothing that it started stays behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:

@@ -25,6 +25,7 @@ class _Card(Struct, frozen=True):
     """What is read of a card file here."""
 
     domains: tuple[str, ...] = ()
+    activated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,22 @@ class Specialist:
 
 
 def shipped_specialists(folder: Path | None = None) -> tuple[Specialist, ...]:
-    """All in `folder`, by name; by default those of this installation, which may be none.
+    """One for each field in `folder`, by name; by default of this installation, maybe none.
 
+    A folder whose card names no domains holds a helper that is not for questions: it is left out.
+    Of two for the same domains the activated one is: it is there to be compared.
     `ModelFileError` for a card that cannot be read.
     """
     place = folder or Path(__file__).resolve().parents[1] / "specialists"
     if not place.is_dir():
         return ()
-    found = [one for one in sorted(place.iterdir()) if (one / ADAPTER).is_file()]
-    return tuple(Specialist(one.name, one, _domains(one / CARD)) for one in found)
+    folders = [one for one in sorted(place.iterdir()) if (one / ADAPTER).is_file()]
+    cards = [(one, _card(one / CARD)) for one in folders]
+    found: dict[tuple[str, ...], Specialist] = {}
+    for one, card in sorted(cards, key=lambda pair: pair[1].activated):
+        if card.domains:
+            found.setdefault(card.domains, Specialist(one.name, one, card.domains))
+    return tuple(sorted(found.values(), key=lambda specialist: specialist.name))
 
 
 def share_out(
@@ -82,9 +90,9 @@ def _entry(settings: Mapping[str, str], **more: str | tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _domains(card: Path) -> tuple[str, ...]:
+def _card(path: Path) -> _Card:
     try:
-        document = tomllib.loads(card.read_text(encoding="utf-8"))
-        return msgspec.convert(document, _Card).domains
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(document, _Card)
     except (OSError, ValueError, msgspec.ValidationError) as error:
-        raise ModelFileError(f"the card {card} cannot be read: {error}") from error
+        raise ModelFileError(f"the card {path} cannot be read: {error}") from error

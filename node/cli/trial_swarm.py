@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from node.cli.client import Client
 from node.gateway.admin_token import read_token
@@ -149,6 +151,7 @@ class TrialSwarm:
             for node in self.nodes:
                 if node.process.poll() is None:
                     node.process.terminate()
+            self._end_unnoted()
             give_up = time.monotonic() + _STOP_SECONDS
             for node in self.nodes:
                 _end(node.process, give_up)
@@ -157,6 +160,15 @@ class TrialSwarm:
                 shutil.rmtree(self._folder, ignore_errors=True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _end_unnoted(self) -> None:
+        """End what an interrupt between the start of a process and its noting has left."""
+        noted = {node.process.pid for node in self.nodes}
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if child.pid not in noted and str(self._folder) in " ".join(child.cmdline()):
+                    child.kill()
+                    child.wait(_STOP_SECONDS)
 
     def _wait(self, is_done: Callable[[], bool], seconds: float, trouble: str) -> None:
         give_up = time.monotonic() + seconds

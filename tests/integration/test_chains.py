@@ -43,7 +43,7 @@ SUBJECTS = {
 }
 ROWS: dict[PartName, int] = {"query": 576, "value": 192}
 ASSISTANT = (1, 520, 9531, 198)
-TOKENS = 48
+TOKENS = 128
 Strike = Callable[[Note | str], None]
 
 
@@ -108,7 +108,7 @@ def place(
 
 
 class Killer:
-    """Kills whoever speaks in the second step, after some of its words."""
+    """Kills whoever speaks in the second step, after its first words."""
 
     def __init__(self, place: Place, times: int) -> None:
         self._place = place
@@ -125,7 +125,7 @@ class Killer:
                 self._peer, self._words = what.to_peer, 0
             return
         self._words += bool(self._peer)
-        if self._left and self._peer and self._words == 4:
+        if self._left and self._peer and self._words == 1:
             node = self._place.host_of(self._peer)
             self._left -= 1
             self.killed.append(node.name)

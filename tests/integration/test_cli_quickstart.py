@@ -51,6 +51,13 @@ def test_usage(arguments: list[str]) -> None:
     assert "usage: " in done.stderr
 
 
+def test_the_verb_checks_its_prompt_too() -> None:
+    command = [sys.executable, "-m", "node", "quickstart", "  "]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the prompt is empty" in done.stderr
+
+
 def test_the_script_checks_its_arguments_before_it_sets_anything_up() -> None:
     for arguments, code in (([], 2), (["a", "b"], 2), (["--help"], 0)):
         done = subprocess.run(  # noqa: S603

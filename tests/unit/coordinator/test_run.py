@@ -199,6 +199,27 @@ def test_progress_is_life_before_the_first_token() -> None:
     assert Drop(0) in scene.run.tick(29.0 + 5.0)
 
 
+def test_the_last_who_may_carry_on_is_waited_for_longer() -> None:
+    """Silent means slow more often than dead, and giving it up would end the answer."""
+    scene = Scene({A: "d", B: "d", C: "other"})
+    scene.run.start(0.0)
+    scene.say(0, 0, 5)
+    assert started(scene.run.failed(0, PeerLost("gone"), 1.0)) == [(1, B, (5,))]
+    scene.say(1, 1, 6, now=2.0)
+    assert scene.run.tick(2.0 + 2.1) == []
+    assert scene.run.wake_at() == pytest.approx(2.0 + 8.0)
+    scene.say(1, 2, 7, now=2.5)
+    assert scene.run.tick(scene.run.wake_at()) == []  # Each silence anew.
+    assert Drop(1) in scene.run.tick(scene.run.wake_at())
+
+
+def test_a_silent_peer_is_given_up_at_once_where_another_waits() -> None:
+    scene = three()
+    scene.run.start(0.0)
+    scene.say(0, 0, 5)
+    assert started(scene.run.tick(0.1 + 2.1)) == [(1, B, (5,))]
+
+
 def test_only_the_same_weights_carry_on() -> None:
     scene = Scene({A: "d", B: "other", C: "d"})
     scene.run.start(0.0)

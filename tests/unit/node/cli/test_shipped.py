@@ -18,13 +18,30 @@ def put(folder: Path, name: str, card: str | None = 'domains = ["law"]\nlicence 
 
 
 def test_those_with_an_adapter_are_found_by_name(tmp_path: Path) -> None:
-    put(tmp_path, "tax")
-    put(tmp_path, "law")
+    put(tmp_path, "tax", 'domains = ["tax"]')
+    put(tmp_path, "law", 'domains = ["law"]\nactivated = false')
     (tmp_path / "README.md").write_text("about")
     (tmp_path / "empty").mkdir()
     found = shipped_specialists(tmp_path)
-    assert [(one.name, one.domains) for one in found] == [("law", ("law",)), ("tax", ("law",))]
+    assert [(one.name, one.domains) for one in found] == [("law", ("law",)), ("tax", ("tax",))]
     assert shipped_specialists(tmp_path / "nowhere") == ()
+
+
+def test_helpers_and_second_ones_for_a_field_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "planner", "domains = []")
+    put(tmp_path, "art-activated", 'domains = ["art"]\nactivated = true')
+    put(tmp_path, "dance", 'domains = ["dance"]\nactivated = true')
+    put(tmp_path, "zart", 'domains = ["art"]')
+    assert [one.name for one in shipped_specialists(tmp_path)] == ["dance", "zart"]
+
+
+def test_what_this_installation_ships_is_there_and_small() -> None:
+    found = {one.name: one for one in shipped_specialists()}
+    assert {"math", "medicine", "law", "computing", "science"} <= found.keys()
+    for one in found.values():
+        files = [part for part in one.adapter.iterdir() if part.is_file()]
+        assert sum(part.stat().st_size for part in files) < 5_500_000
+        assert one.domains
 
 
 @pytest.mark.parametrize("card", [None, "domains = [", "domains = 3"])
