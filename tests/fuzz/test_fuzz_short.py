@@ -15,7 +15,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.worker import Finding, Outcome
 
 INPUTS = 2_000
-SECONDS_PER_TARGET = 0.04
+SECONDS_PER_TARGET = 0.03
 """Slow parsers get fewer inputs in the short run."""
 GROWN_BYTES_MAX = 32 * 2**20
 CORPUS_BYTES_MAX = 200_000

@@ -25,7 +25,8 @@ SMALL = {"peers": 30, "publishers": 2, "readers": 3, "pool": 1_000}
 ENOUGH = {0.2: 0.99, 0.33: 0.95}
 
 
-@pytest.mark.parametrize("target", ["index", pytest.param("card", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["index", "card"])
 def test_what_a_third_of_sybils_surrounds_is_found(target: str) -> None:
     setting = Setting(share=0.33, target=target, **SMALL)  # type: ignore[arg-type]
     for name, tally in run_trial(1, setting, BEHAVIOURS).items():
