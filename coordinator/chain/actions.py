@@ -5,8 +5,8 @@ Knows the shapes only.
 
 from dataclasses import dataclass
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Evidence
-from protocols.errors import DslmError
+from coordinator.answer import AnswerRequest, Evidence
+from coordinator.dispatch.actions import Emit, End
 from protocols.ids import PeerId, SpecialistId
 
 
@@ -52,20 +52,6 @@ class Judge:
     specialist: SpecialistId
     peer: PeerId
     evidence: Evidence
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Tell the client."""
-
-    event: AnswerEvent
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """All is over: with `error`, or with an answer when that is None."""
-
-    error: DslmError | None = None
 
 
 Action = Begin | Drop | Prepare | Judge | Emit | End

@@ -5,15 +5,17 @@ specialist is asked.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from coordinator.answer import AnswerEvent, AnswerRequest
-from coordinator.chain.actions import Action, Begin, Drop, Emit, End, Judge, Key, Prepare
+from coordinator.chain.actions import Action, Begin, Drop, Judge, Key, Prepare
 from coordinator.chain.run import ChainRun
-from protocols.errors import DslmError, PeerLost, Refused
+from coordinator.dispatch.actions import Emit, End
+from coordinator.jobs import Jobs, relay
+from protocols.errors import DslmError
 from protocols.ids import SpecialistId
 from protocols.ports import Clock
 
@@ -53,7 +55,6 @@ class _Failed:
 
 _Report = _Heard | _Failed
 _Inbox = asyncio.Queue[_Report]
-_Jobs = dict[object, "asyncio.Task[None]"]
 
 
 class Carrier:
@@ -71,7 +72,7 @@ class Carrier:
         Closing the generator cancels every step.
         """
         inbox: _Inbox = asyncio.Queue(INBOX_MAX)
-        jobs: _Jobs = {}
+        jobs = Jobs(self._tasks)
         actions = run.start(self._clock.monotonic())
         try:
             while True:
@@ -88,8 +89,7 @@ class Carrier:
                 actions = self._hear(run, await inbox.get())
         finally:
             run.close()
-            for job in list(jobs.values()):
-                job.cancel()
+            jobs.close()
 
     def _hear(self, run: ChainRun, report: _Report) -> list[Action]:
         now = self._clock.monotonic()
@@ -99,42 +99,17 @@ class Carrier:
             case _Failed(key, error):
                 return run.failed(key, error, now)
 
-    def _do(self, action: Action, surroundings: Surroundings, inbox: _Inbox, jobs: _Jobs) -> None:
+    def _do(self, action: Action, surroundings: Surroundings, inbox: _Inbox, jobs: Jobs) -> None:
         match action:
             case Begin(key, specialist, request):
                 answer = surroundings.answer(specialist, request)
-                self._spawn(key, self._pump(key, answer, inbox), jobs)
+                arrived, failed = partial(_Heard, key), partial(_Failed, key)
+                jobs.spawn(key, relay(answer, inbox, arrived, failed))
             case Drop(key):
-                if key in jobs:
-                    jobs[key].cancel()
+                jobs.cancel(key)
             case Prepare():
-                self._spawn(action, surroundings.prepare(action), jobs)
+                jobs.spawn(action, surroundings.prepare(action))
             case Judge():
                 surroundings.judge(action)
             case _:
                 raise AssertionError(f"{action!r} is the loop's business")
-
-    def _spawn(self, name: object, work: Coroutine[Any, Any, None], jobs: _Jobs) -> None:
-        task = jobs[name] = self._tasks.create_task(work)
-
-        def forget(done: "asyncio.Task[None]") -> None:
-            if jobs.get(name) is done:  # else it was begun again meanwhile
-                del jobs[name]
-
-        task.add_done_callback(forget)
-
-    async def _pump(
-        self, key: Key, answer: AsyncGenerator[AnswerEvent, None], inbox: _Inbox
-    ) -> None:
-        """Everything that one try reports goes into the inbox, its failure last."""
-        error: DslmError = PeerLost("the answer stopped before its end")
-        try:
-            async with aclosing(answer) as events:
-                async for event in events:
-                    await inbox.put(_Heard(key, event))
-        except DslmError as failure:
-            error = failure
-        except Exception as defect:  # noqa: BLE001 - top of a task: a defect fails this step
-            error = Refused(f"a step failed inside: {type(defect).__name__}")
-            error.__cause__ = defect
-        await inbox.put(_Failed(key, error))

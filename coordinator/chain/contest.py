@@ -18,9 +18,10 @@ from coordinator.answer import (
     StepStarted,
     Waiting,
 )
-from coordinator.chain.actions import Action, Begin, Drop, Emit, Judge, Key
+from coordinator.chain.actions import Action, Begin, Drop, Judge, Key
 from coordinator.chain.contender import Contender, Way
 from coordinator.chain.evidence import Gauge
+from coordinator.dispatch.actions import Emit
 from protocols.errors import DslmError
 from protocols.ids import SpecialistId
 

@@ -23,12 +23,13 @@ from coordinator.answer import (
     Share,
 )
 from coordinator.chain import budget
-from coordinator.chain.actions import Action, Begin, Emit, End, Key, Prepare
+from coordinator.chain.actions import Action, Begin, Key, Prepare
 from coordinator.chain.contender import Contender
 from coordinator.chain.contest import RETRIES, Bout, Contest, way_of
 from coordinator.chain.evidence import JUDGED_TEMPERATURE_MAX, TOP, floor_of
 from coordinator.chain.memory import CardsOf, Memory
 from coordinator.chain.transcript import source
+from coordinator.dispatch.actions import Emit, End
 from coordinator.routing.plan import Plan, Step
 from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, TooLong, Unsupported
 from protocols.ids import PeerId, RequestId, SpecialistId

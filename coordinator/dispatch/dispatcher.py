@@ -4,18 +4,19 @@ Knows tasks, a queue and the clock; must not decide anything (`coordinator.dispa
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from coordinator.answer import AnswerEvent
 from coordinator.dispatch.actions import Action, Drop, Emit, End, LookAgain, Predial, Start
 from coordinator.dispatch.run import AnswerRun
+from coordinator.jobs import Jobs, relay
 from coordinator.ports import Answerer
-from protocols.errors import DslmError, PeerLost, Refused
+from protocols.errors import DslmError
 from protocols.ids import PeerId
-from protocols.messages.ask import Ask, ServerMessage
+from protocols.messages.ask import ServerMessage
 from protocols.ports import Clock
 
 INBOX_MAX = 64
@@ -52,6 +53,7 @@ class _Failed:
 
 
 _Report = _Arrived | _Failed
+_Inbox = asyncio.Queue[_Report]
 
 
 class Dispatcher:
@@ -68,8 +70,8 @@ class Dispatcher:
 
         Closing the generator cancels all attempts.
         """
-        inbox: asyncio.Queue[_Report] = asyncio.Queue(INBOX_MAX)
-        jobs: dict[object, asyncio.Task[None]] = {}
+        inbox: _Inbox = asyncio.Queue(INBOX_MAX)
+        jobs = Jobs(self._tasks)
         actions = run.start(self._clock.monotonic())
         try:
             while True:
@@ -88,44 +90,27 @@ class Dispatcher:
                 actions = await self._next(run, inbox)
         finally:
             run.close()
-            for job in jobs.values():
-                job.cancel()
+            jobs.close()
 
-    def _do(
-        self,
-        action: Action,
-        surroundings: Surroundings,
-        inbox: "asyncio.Queue[_Report]",
-        jobs: dict[object, "asyncio.Task[None]"],
-    ) -> None:
+    def _do(self, action: Action, surroundings: Surroundings, inbox: _Inbox, jobs: Jobs) -> None:
         match action:
             case Start(number, peer, ask):
-                answerer = surroundings.answerer(peer)
-                self._spawn(number, self._pump(number, answerer, ask, inbox), jobs)
+                messages = surroundings.answerer(peer).answer(ask)
+
+                def arrived(message: ServerMessage) -> _Report:
+                    return _Arrived(number, message, self._clock.monotonic())
+
+                jobs.spawn(number, relay(messages, inbox, arrived, partial(_Failed, number)))
             case Drop(number):
-                if number in jobs:
-                    jobs[number].cancel()
+                jobs.cancel(number)
             case Predial(peer):
-                self._spawn(action, surroundings.predial(peer), jobs)
+                jobs.spawn(action, surroundings.predial(peer))
             case LookAgain():
-                self._spawn(action, surroundings.look_again(), jobs)
+                jobs.spawn(action, surroundings.look_again())
             case _:
                 raise AssertionError(f"{action!r} is the loop's business")
 
-    def _spawn(
-        self,
-        name: object,
-        work: Coroutine[Any, Any, None],
-        jobs: dict[object, "asyncio.Task[None]"],
-    ) -> None:
-        """Run `work` beside the loop, unless it goes on already."""
-        if name in jobs:
-            work.close()
-            return
-        task = jobs[name] = self._tasks.create_task(work)
-        task.add_done_callback(lambda _: jobs.pop(name, None))
-
-    async def _next(self, run: AnswerRun, inbox: "asyncio.Queue[_Report]") -> list[Action]:
+    async def _next(self, run: AnswerRun, inbox: _Inbox) -> list[Action]:
         wait = run.wake_at() - self._clock.monotonic()
         try:
             report = inbox.get_nowait() if inbox.qsize() else await _get(inbox, wait)
@@ -138,23 +123,7 @@ class Dispatcher:
             case _Failed(number, error):
                 return run.failed(number, error, now)
 
-    async def _pump(
-        self, number: int, answerer: Answerer, ask: Ask, inbox: "asyncio.Queue[_Report]"
-    ) -> None:
-        """Everything that one attempt reports goes into the inbox, its failure last."""
-        error: DslmError = PeerLost("the answer stopped before its end")
-        try:
-            async with aclosing(answerer.answer(ask)) as messages:
-                async for message in messages:
-                    await inbox.put(_Arrived(number, message, self._clock.monotonic()))
-        except DslmError as failure:
-            error = failure
-        except Exception as defect:  # noqa: BLE001 - top of a task: a defect fails this attempt
-            error = Refused(f"asking failed inside: {type(defect).__name__}")
-            error.__cause__ = defect
-        await inbox.put(_Failed(number, error))
 
-
-async def _get(inbox: "asyncio.Queue[_Report]", wait: float) -> _Report:
+async def _get(inbox: _Inbox, wait: float) -> _Report:
     async with asyncio.timeout(max(0.0, wait)):
         return await inbox.get()

@@ -20,8 +20,9 @@ from coordinator.answer import (
     StepStarted,
     Waiting,
 )
-from coordinator.chain.actions import Action, Begin, Drop, Emit, End, Key
+from coordinator.chain.actions import Action, Begin, Drop, Key
 from coordinator.chain.run import ChainRun
+from coordinator.dispatch.actions import Emit, End
 from coordinator.routing.plan import Kind, Plan, Step
 from protocols.errors import DeadlineExceeded, NoCapacity, PeerLost
 from protocols.ids import PeerId, RequestId, SpecialistId

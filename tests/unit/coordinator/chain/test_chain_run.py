@@ -20,9 +20,10 @@ from coordinator.answer import (
     StepStarted,
     Waiting,
 )
-from coordinator.chain.actions import Action, Begin, Drop, Emit, End, Judge, Key, Prepare
+from coordinator.chain.actions import Action, Begin, Drop, Judge, Key, Prepare
 from coordinator.chain.contest import HELD_TOKENS
 from coordinator.chain.run import ChainRun
+from coordinator.dispatch.actions import Emit, End
 from coordinator.routing.plan import Kind, Plan, Step
 from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, PeerLost, TooLong, Unsupported
 from protocols.ids import PeerId, RequestId, SpecialistId
