@@ -3,7 +3,7 @@
 Knows the events of one answer; must not know who else tries, or who is believed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -30,8 +30,9 @@ class Contender:
 
     key: Key
     specialist: SpecialistId
-    gauge: Gauge
     shown_top: int | None
+    floor: Callable[[SpecialistId, PeerId | None], float]
+    """The bound for its evidence, by who answers."""
     peer: PeerId | None = None
     tokens: int = 0
     first_at: float | None = None
@@ -39,6 +40,7 @@ class Contender:
     completed: Completed | None = None
     error: DslmError | None = None
     is_dropped: bool = False
+    gauge: Gauge = field(default_factory=Gauge)
     _texts: list[str] = field(default_factory=list)
     _shares: dict[PeerId, int] = field(default_factory=dict)
 
@@ -62,7 +64,7 @@ class Contender:
     @property
     def evidence(self) -> Evidence | None:
         """How sure it has been so far."""
-        return self.gauge.evidence()
+        return self.gauge.evidence(self.floor(self.specialist, self.peer))
 
     @property
     def is_cut(self) -> bool:

@@ -20,10 +20,9 @@ from coordinator.answer import (
 )
 from coordinator.chain.actions import Action, Begin, Drop, Judge, Key
 from coordinator.chain.contender import Contender, Way
-from coordinator.chain.evidence import Gauge
 from coordinator.dispatch.actions import Emit
 from protocols.errors import DslmError
-from protocols.ids import SpecialistId
+from protocols.ids import PeerId, SpecialistId
 
 HELD_TOKENS = 16
 """So many tokens of a try are judged before the first of them is shown, where another specialist
@@ -42,7 +41,8 @@ class Bout:
     shown_top: int | None
     request: Callable[[Key, SpecialistId, float], AnswerRequest]
     """The request for a try that begins now."""
-    floor: Callable[[SpecialistId], float]
+    floor: Callable[[SpecialistId, PeerId | None], float]
+    """The bound for the evidence of a specialist at a peer."""
 
 
 class Contest:
@@ -158,8 +158,7 @@ class Contest:
     def _try(self, now: float) -> Action:
         key = Key(self._bout.index, len(self._tries))
         specialist = self._bout.specialists[key.attempt]
-        gauge = Gauge(self._bout.floor(specialist))
-        self._tries.append(Contender(key, specialist, gauge, self._bout.shown_top))
+        self._tries.append(Contender(key, specialist, self._bout.shown_top, self._bout.floor))
         self._held[key.attempt] = []
         return Begin(key, specialist, self._bout.request(key, specialist, now))
 

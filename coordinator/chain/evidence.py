@@ -3,11 +3,10 @@
 Knows likelihoods; must not know who said it. Pure.
 
 An answer costs the model that chose it fewer nats a token than a good answer by somebody else does.
-So where the specialist's card tells what good answers in its field cost it, an answer that costs
-more is doubted; other cards are held to a fixed bound.
+So where the card of whoever answers tells what good answers in its field cost it, an answer that
+costs more is doubted. A card can hold itself to more than the bound for all in this way, never to
+less: no figure that somebody claims makes his answers count for more than saying nothing would.
 """
-
-from collections.abc import Sequence
 
 from coordinator.answer import Delta, Evidence
 from protocols.messages.ask import Likelihood
@@ -16,10 +15,10 @@ from protocols.records import CapabilityCard
 TOP = 2
 """The likely tokens asked for beside each: the chosen one is mostly the first of them."""
 FLOOR = -1.5
-"""Nats a token under which the word of a specialist is doubted whose card says nothing."""
+"""Nats a token under which anybody's word is doubted, whatever the card says."""
 METRIC = "nats per answer token"
-FLOOR_LOWEST, FLOOR_HIGHEST = -3.0, -0.5
-"""A card cannot set itself a bound that means nothing, or that nobody reaches."""
+FLOOR_HIGHEST = -0.5
+"""A card cannot set itself a bound that nobody reaches."""
 JUDGED_TEMPERATURE_MAX = 0.7
 """Above this, chance says more about the likelihood of tokens than doubt does."""
 
@@ -27,8 +26,7 @@ JUDGED_TEMPERATURE_MAX = 0.7
 class Gauge:
     """Adds up the likelihoods of one answer."""
 
-    def __init__(self, floor: float) -> None:
-        self._floor = floor
+    def __init__(self) -> None:
         self._tokens = 0
         self._logprob = 0.0
         self._margin = 0.0
@@ -40,20 +38,23 @@ class Gauge:
             self._logprob += found.logprob
             self._margin += found.logprob - _next_best(token, found)
 
-    def evidence(self) -> Evidence | None:
-        """None before the first token."""
+    def evidence(self, floor: float) -> Evidence | None:
+        """Held against `floor`; None before the first token."""
         count = self._tokens
         if not count:
             return None
-        return Evidence(self._logprob / count, self._margin / count, count, self._floor)
+        return Evidence(self._logprob / count, self._margin / count, count, floor)
 
 
-def floor_of(cards: Sequence[CapabilityCard]) -> float:
-    """The bound for a specialist with these cards (of its replicas): the median of theirs."""
+def floor_of(card: CapabilityCard | None) -> float:
+    """The bound for an answer by `card`, between `FLOOR` and `FLOOR_HIGHEST`.
+
+    The median where it tells several figures. Other replicas have no say: whoever joins a
+    specialist's name could else set its bound.
+    """
     said = sorted(
-        max(FLOOR_LOWEST, min(FLOOR_HIGHEST, -measured.score))
-        for card in cards
-        for measured in card.scores
+        max(FLOOR, min(FLOOR_HIGHEST, -measured.score))
+        for measured in (card.scores if card is not None else ())
         if measured.metric == METRIC
     )
     return said[len(said) // 2] if said else FLOOR

@@ -176,8 +176,11 @@ class ChainRun:
             way=way_of(asked, is_parallel=is_parallel, is_judged=is_judged),
             shown_top=sampling.logprobs,
             request=self._make_request,
-            floor=lambda name: floor_of(self._cards(name)),
+            floor=self._floor,
         )
+
+    def _floor(self, specialist: SpecialistId, peer: PeerId | None) -> float:
+        return floor_of(next((one for one in self._cards(specialist) if one.peer == peer), None))
 
     def _make_request(self, key: Key, specialist: SpecialistId, now: float) -> AnswerRequest:
         request, sampling = self._request, self._request.sampling

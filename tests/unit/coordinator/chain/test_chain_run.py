@@ -60,11 +60,10 @@ class Scene:
         self.request = AnswerRequest(
             RequestId("r"), "auto", QUESTION, sampling, max_tokens, budget=60.0
         )
-        by_name = {one.specialist: one for one in cards}
         self.run = ChainRun(
             self.request,
             Plan(kind, steps, "why"),
-            lambda asked: [by_name.get(asked, card(asked))],
+            lambda asked: [one for one in cards if one.specialist == asked] or [card(asked)],
             0.0,
         )
         self.done = self.run.start(0.0)
@@ -348,12 +347,39 @@ def test_sampled_words_are_not_doubted() -> None:
     assert [type(a.event) for a in told if isinstance(a, Emit)] == [StepStarted, Delta]
 
 
-def test_a_card_that_tells_its_measure_is_held_to_it() -> None:
-    measured = MeasuredScore("probe", "nats per answer token", 2.9, 100)
-    modest = structs.replace(card("law"), scores=(measured,))
-    step = Step(name("law"), "a", alternatives=(name("tax"),))
-    scene = Scene(step, cards=[modest])
-    assert begun(scene.speak(0, "er", tokens=HELD_TOKENS, logprob=UNSURE)) == []
+def claiming(nats: float, peer: PeerId) -> CapabilityCard:
+    measured = MeasuredScore("probe", "nats per answer token", nats, 100)
+    return structs.replace(card("law"), peer=peer, scores=(measured,))
+
+
+@pytest.mark.parametrize(
+    ("cards", "is_doubted"),
+    [
+        ([claiming(0.8, A)], True),
+        ([claiming(1.2, A)], False),
+        ([claiming(1.2, A), claiming(0.5, B)], False),  # what a replica says is not A's word
+        ([claiming(0.8, A), claiming(9.0, B)], True),
+    ],
+)
+def test_who_answers_is_held_to_its_own_measure(
+    cards: list[CapabilityCard], is_doubted: bool
+) -> None:
+    scene = Scene(Step(name("law"), "a", alternatives=(name("tax"),)), cards=cards)
+    begun_now = begun(scene.speak(0, "er", tokens=HELD_TOKENS, logprob=-1.0))
+    assert [one.specialist for one in begun_now] == (["tax"] if is_doubted else [])
+
+
+def test_a_liar_gains_nothing_by_an_extreme_measure() -> None:
+    """The same answer with no figure, and with one that would excuse anything: the next is asked,
+    and the verdict that is remembered is that it was weak.
+    """
+    for cards in ([], [claiming(1e9, A)]):
+        scene = Scene(Step(name("law"), "a", alternatives=(name("tax"),)), cards=cards)
+        (retry,) = begun(scene.speak(0, "er", tokens=HELD_TOKENS, logprob=UNSURE))
+        assert retry.specialist == "tax"
+        scene.speak(0, "yes", attempt=1, peer=B, tokens=HELD_TOKENS)
+        verdicts = [one for one in scene.done if isinstance(one, Judge)]
+        assert [(one.peer, one.evidence.is_low) for one in verdicts] == [(A, True)]
 
 
 # Side by side on one prompt -------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from coordinator.answer import AnswerRequest, Delta, Planning, Quality, Score
 from coordinator.chain.alone import choice_of, is_for_one, wishes_of
-from coordinator.chain.evidence import FLOOR, FLOOR_HIGHEST, FLOOR_LOWEST, METRIC, Gauge, floor_of
+from coordinator.chain.evidence import FLOOR, FLOOR_HIGHEST, METRIC, Gauge, floor_of
 from coordinator.routing.plan import Plan, Step
 from coordinator.routing.router import Wishes
 from protocols.ids import PeerId, RequestId, SpecialistId
@@ -29,13 +29,13 @@ def likely(logprob: float, *top: tuple[int, float]) -> Likelihood:
 
 
 def test_means_and_margins_also_of_tokens_that_were_not_the_likeliest() -> None:
-    gauge = Gauge(-1.5)
-    assert gauge.evidence() is None
+    gauge = Gauge()
+    assert gauge.evidence(-1.5) is None
     gauge.add(Delta(A, 0, (5, 6), "x", (likely(-0.5, (5, -0.5), (9, -2.5)),
                                         likely(-3.0, (9, -0.1), (6, -3.0)))))  # fmt: skip
     gauge.add(Delta(A, 2, (7,), "x", (likely(-1.0),)))  # nothing to compare it with
     gauge.add(Delta(A, 3, (8,), "x"))  # no likelihood: it does not count
-    found = gauge.evidence()
+    found = gauge.evidence(-1.5)
     assert found is not None
     assert found.tokens == 3
     assert found.logprob == pytest.approx(-1.5)
@@ -49,20 +49,26 @@ def card(*scores: tuple[str, float]) -> CapabilityCard:
 
 
 @pytest.mark.parametrize(
-    ("cards", "floor"),
+    ("said", "floor"),
     [
-        ([], FLOOR),
-        ([card(("accuracy", 0.9))], FLOOR),
-        ([card((METRIC, 0.8))], -0.8),
-        ([card((METRIC, 50.0))], FLOOR_LOWEST),
-        ([card((METRIC, 0.01))], FLOOR_HIGHEST),
-        ([card((METRIC, 0.9)), card((METRIC, 9.0)), card((METRIC, 1.0))], -1.0),
+        (None, FLOOR),
+        (card(("accuracy", 0.9)), FLOOR),
+        (card((METRIC, 0.8)), -0.8),
+        (card((METRIC, 0.01)), FLOOR_HIGHEST),
+        (card((METRIC, 0.9), (METRIC, 9.0), (METRIC, 1.0)), -1.0),
     ],
 )
 def test_the_bound_is_what_good_answers_cost_within_reason(
-    cards: list[CapabilityCard], floor: float
+    said: CapabilityCard | None, floor: float
 ) -> None:
-    assert floor_of(cards) == floor
+    assert floor_of(said) == floor
+
+
+@pytest.mark.parametrize("score", [1.6, 2.9, 1e300, -1e300, float("inf"), float("nan")])
+def test_no_claim_lets_an_answer_pass_that_would_be_doubted_without(score: float) -> None:
+    """A liar's figure, however extreme, is worth no more than none; nor are many of them."""
+    assert floor_of(card((METRIC, score))) >= floor_of(None)
+    assert floor_of(card(*[(METRIC, score)] * 5, (METRIC, 1.0))) >= floor_of(None)
 
 
 CHAT = Chat((ChatMessage("user", "hi"),))
