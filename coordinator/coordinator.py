@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from coordinator.activity import Effort
 from coordinator.answer import (
@@ -90,6 +90,8 @@ class Parts:
     """None means the router's."""
     judge: Callable[[SpecialistId, PeerId, Evidence], None] = _forget
     """Told how sure a specialist at a peer was of its answer, where that was asked."""
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    """What came of asking before this coordinator was made, and what will."""
 
 
 class Coordinator:
@@ -107,7 +109,7 @@ class Coordinator:
         self._pinger = Pinger(parts.transport, parts.clock, parts.rng)
         self._search = _search_of(parts)
         self.reputation = Reputation(
-            Outcomes(),
+            parts.outcomes,
             Inspector(parts.encoder, self._foreign_cards, parts.rng, learn=self._router.learn),
             parts.clock,
             parts.rng,

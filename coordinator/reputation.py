@@ -1,7 +1,8 @@
 """What came of asking each card's specialist at its peer, and how far the card is trusted for it.
 
 Knows outcomes that this peer saw itself, as decaying counts; must not know what a card says or how
-it is asked. Pure: time (monotonic seconds) and randomness are arguments. Told to nobody.
+it is asked. Pure: time (monotonic seconds) and randomness are arguments. Told to nobody, but kept
+over a restart: see `Outcomes.dump`.
 
 A card's trust is a draw from Beta(1 + good, bad) (Thompson, 1933) against what an honest card
 reaches, and 1 while nothing bad is known of it. So a card that failed is tried again now and then,
@@ -12,8 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from coordinator.inspection import Inspector
+from protocols.codec import decode_header
 from protocols.errors import (
     Busy,
     DslmError,
@@ -38,6 +44,7 @@ NEWCOMER_TRUST_MIN = 0.5
 """However many newcomers failed: one that lies near enough is tried where nobody better is."""
 _NEWCOMER_GOOD = 4.0
 """Good outcomes of newcomers that are taken for granted."""
+_COUNT_MAX = 1e6
 _FORGOTTEN = 0.25
 """With less weight than this left, a card is a newcomer again."""
 
@@ -86,11 +93,35 @@ class _Counts:
         self.good, self.bad, self.at = self.good * share, self.bad * share, max(now, self.at)
 
 
+_Count = Annotated[float, Meta(ge=0, le=_COUNT_MAX)]
+_Name = Annotated[str, Meta(max_length=128)]
+
+
+class _Row(Struct, frozen=True, array_like=True):
+    """A card's counts when they were saved."""
+
+    specialist: _Name
+    peer: _Name
+    good: _Count
+    bad: _Count
+
+
+class _Saved(Struct, frozen=True):
+    """`saved_at` is in Unix seconds. Cards in the order of their last reports."""
+
+    version: Literal[1]
+    saved_at: Annotated[float, Meta(ge=0, le=1e11)]
+    newcomers: tuple[_Count, _Count]
+    cards: list[_Row]
+
+
 class Outcomes:
     """One for all requests of a coordinator."""
 
     def __init__(self, cards_max: int = CARDS_MAX) -> None:
         self._cards_max = cards_max
+        self.reports = 0
+        """Since it was made: with more of them than before, there is something to save."""
         self._cards: dict[tuple[str, str], _Counts] = {}
         self._newcomers = _Counts()
         """First outcomes of all cards together: whether strangers can be trusted just now."""
@@ -100,6 +131,7 @@ class Outcomes:
 
     def report(self, specialist: SpecialistId, peer: PeerId, outcome: Outcome, now: float) -> None:
         """`specialist` was asked at `peer`, with this outcome."""
+        self.reports += 1
         counts = self._cards.pop((specialist, peer), None) or _Counts(at=now)
         counts.fade(now)
         if counts.good + counts.bad < 1.0:
@@ -136,6 +168,33 @@ class Outcomes:
         counts.fade(now)
         return (1.0 + counts.good) / (1.0 + counts.good + counts.bad)
 
+    def dump(self, now: float, time: float) -> bytes:
+        """All that is not forgotten, as bytes; `time` is what a calendar says of `now`."""
+        for counts in (self._newcomers, *self._cards.values()):
+            counts.fade(now)
+        rows = [
+            _Row(specialist, peer, min(counts.good, _COUNT_MAX), min(counts.bad, _COUNT_MAX))
+            for (specialist, peer), counts in self._cards.items()
+            if counts.good + counts.bad >= _FORGOTTEN
+        ]
+        pool = self._newcomers
+        newcomers = (min(pool.good, _COUNT_MAX), min(pool.bad, _COUNT_MAX))
+        return msgspec.msgpack.encode(_Saved(1, time, newcomers, rows))
+
+    @classmethod
+    def load(cls, data: bytes, now: float, time: float, cards_max: int = CARDS_MAX) -> "Outcomes":
+        """What `dump` made, faded by the time since; with a clock that went back, by none.
+
+        `ProtocolError` if it is damaged, or of a version that is not known here.
+        """
+        saved = decode_header(_decoder, data)
+        away = max(0.0, time - saved.saved_at)
+        outcomes = cls(cards_max)
+        outcomes._newcomers = _Counts(*saved.newcomers, now - away)
+        for row in saved.cards[-cards_max:]:
+            outcomes._cards[row.specialist, row.peer] = _Counts(row.good, row.bad, now - away)
+        return outcomes
+
     def _newcomer_trust(self, now: float, rng: Random) -> float:
         pool = self._newcomers
         pool.fade(now)
@@ -151,6 +210,9 @@ def outcome_of(error: DslmError) -> Outcome | None:
             return Outcome.REFUSED
         case _:
             return Outcome.DIED
+
+
+_decoder = msgspec.msgpack.Decoder(_Saved)
 
 
 def _draw(good: float, bad: float, rng: Random) -> float:

@@ -19,10 +19,12 @@ from coordinator.coordinator import Parts as CoordinatorParts
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.pinging import Pong
+from coordinator.reputation import Outcomes
 from coordinator.routing.head import load_head
 from node.announcer import Announcer
 from node.footing import Footing, Ground, Place, stand
 from node.joining import Reached
+from node.keeping import Books, Keeper
 from node.profile import Profile
 from node.services.info import InfoStream
 from node.services.memory_fetch import FetchParts
@@ -31,18 +33,18 @@ from node.swarms.company import Company, CompanyPorts
 from node.swarms.enrolment import Desk, DeskParts, Enrolment, EnrolStream, enrol
 from node.swarms.folder import SwarmFolder
 from node.swarms.gossip import Gossip, GossipParts, Savers
+from node.swarms.outcome_book import OutcomeBook
 from node.swarms.reach import ReachAsker, ReachPorts, ReachService
 from node.swarms.reachability import Reachability
 from node.swarms.remembered import PeerMemory
 from node.swarms.renewal import Holder, Renewer, RenewerParts
 from protocols import versions
-from protocols.errors import DslmError, PeerLost, PeerUnreachable
+from protocols.errors import PeerLost, PeerUnreachable
 from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import Role, peek_certificate, unpack_credential
 from protocols.membership.invite import Invite
 
-SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
 _ENROL_TRIES = 3
 RETURN_SECONDS_FIRST, RETURN_SECONDS_MAX = 1.0, 60.0
@@ -94,7 +96,14 @@ class Presence:
         )
         parts = FetchParts(transport, self._is_trusted, self._addresses_of, footing.tasks)
         self._offer = ModelOffer(ground.service, ground.memory, parts)
-        self.coordinator = self._make_coordinator()
+        books = Books(
+            self.memory,
+            footing.ears.conduct,
+            OutcomeBook(footing.place.folder, clock),
+            ground.config.network.remember,
+        )
+        self.keeper = Keeper(books, self.company, self.directory, clock, rng)
+        self.coordinator = self._make_coordinator(books.outcomes.outcomes)
         self.desk = self._make_desk()
         self.gossip = self._make_gossip()
         self.renewer = self._make_renewer()
@@ -144,7 +153,7 @@ class Presence:
         self.folder.save_listen_addresses(self.network.listening)
         self._begin(self.gossip.run())
         self._begin(self.company.run())
-        self._begin(self._save_for_ever())
+        self._begin(self.keeper.run())
         if not self.charter.is_private or self.papers.credential():
             await self._begin_as_member()
 
@@ -153,14 +162,14 @@ class Presence:
         for task in self._background:
             task.cancel()
         self._background.clear()
-        self._save()
+        self.keeper.save()
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         """See `Coordinator.answer`; peers that helped are remembered for it."""
         async with aclosing(self.coordinator.answer(request)) as events:
             async for event in events:
                 if isinstance(event, Completed):
-                    self._credit(event)
+                    self.keeper.credit(event, self.me)
                 yield event
 
     async def take_documents(self, documents: Sequence[bytes]) -> None:
@@ -273,42 +282,12 @@ class Presence:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETURN_SECONDS_MAX)
 
-    async def _save_for_ever(self) -> None:
-        """Keep the addresses of those who are there, and who has been how good to us."""
-        pause = SAVE_SECONDS_FIRST
-        while True:
-            await asyncio.sleep(pause * self._ground.rng.uniform(0.5, 1.0))
-            pause = min(2 * pause, SAVE_SECONDS_MAX)
-            await self.company.refresh()
-            self._save()
-
-    def _save(self) -> None:
-        try:
-            if self._ground.config.network.remember:
-                self._remember()
-            self._footing.ears.conduct.save()
-        except (DslmError, OSError) as error:  # a full disk, say: try again later
-            _log.warning("what peers did cannot be kept: %s", error)
-
-    def _remember(self) -> None:
-        now = self._ground.clock.now()
-        for peer in self.company.peers():
-            node = self.directory.node(peer, now)
-            if node is not None:
-                self.memory.note(peer, node.addresses)
-        self.memory.save()
-
     def _keep_revocations(self, data: bytes) -> None:
         """Save a new list, and forget what those on it said."""
         self.folder.save_revocations(data)
         for peer in map(PeerId, self.papers.book.revocations.peers):
             self.directory.forget(peer)
             self.memory.forget(peer)
-
-    def _credit(self, completed: Completed) -> None:
-        for share in completed.shares:
-            if share.peer != self.me:
-                self._footing.ears.conduct.served(share.peer, share.tokens)
 
     # Wiring ---------------------------------------------------------------------------------
 
@@ -325,7 +304,7 @@ class Presence:
             ground.clock,
         )
 
-    def _make_coordinator(self) -> Coordinator:
+    def _make_coordinator(self, outcomes: Outcomes) -> Coordinator:
         ground, network = self._ground, self.network
         return Coordinator(
             CoordinatorParts(
@@ -341,6 +320,7 @@ class Presence:
                 self._is_trusted,
                 head=load_head() if ground.encoder else None,
                 planner=ground.planner,
+                outcomes=outcomes,
             )
         )
 

@@ -36,6 +36,8 @@ from protocols.signing import Identity
 T = TypeVar("T")
 
 REMEMBERED_MAX = 64
+OUTCOMES_BYTES_MAX = 4 * 2**20
+"""Of 8,192 cards with the longest names they are half of it."""
 _CURRENT = ".current"
 _FIRST = ".first"
 """No swarm can have these names: they do not begin with a letter or digit."""
@@ -127,6 +129,7 @@ class SwarmFolder:
         self.remembered()
         self.listen_addresses()
         self.standing()
+        self.outcomes()
 
     def remove(self) -> None:
         """Delete everything: the node has left the swarm."""
@@ -187,6 +190,18 @@ class SwarmFolder:
     def save_standing(self, data: bytes) -> None:
         """Keep it over a restart."""
         write_file(self.path / "standing", data)
+
+    def outcomes(self) -> bytes:
+        """What came of asking specialists, as `Outcomes.dump` made it; empty if there is nothing.
+
+        Unlike the other files it is nothing that a node needs, so its content is the reader's
+        business.
+        """
+        return read_file(self.path / "outcomes", OUTCOMES_BYTES_MAX)
+
+    def save_outcomes(self, data: bytes) -> None:
+        """Keep it over a restart."""
+        write_file(self.path / "outcomes", data)
 
     # ----------------------------------------------------------------------------------------
 

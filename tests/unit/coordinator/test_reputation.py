@@ -2,7 +2,10 @@
 
 import random
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coordinator.inspection import Inspector
 from coordinator.reputation import (
@@ -29,6 +32,7 @@ from protocols.errors import (
 )
 from protocols.ids import PeerId, SpecialistId
 from protocols.records import CapabilityCard
+from tests.effort import examples
 
 P, S = PeerId("p"), SpecialistId("law")
 ROUNDS = 200
@@ -170,3 +174,75 @@ def test_reputation_knows_the_time() -> None:
     reputation.report(S, P, Outcome.COMPLETED)
     assert reputation.expected(card()) == pytest.approx(3 / 4)
     assert 0 < reputation.trust()(card()) <= 1
+
+
+def test_what_was_saved_is_as_if_the_node_had_never_stopped() -> None:
+    """The monotonic clock begins anew after a restart, the calendar goes on."""
+    outcomes = reported(Outcome.DIED, times=3)
+    outcomes.report(SpecialistId("maths"), PeerId("q"), Outcome.COMPLETED, 10.0)
+    saved = outcomes.dump(20.0, 1_000_000.0)
+    again = Outcomes.load(saved, 5.0, 1_000_000.0 + HALF_LIFE_SECONDS)
+    assert len(again) == 2
+    assert again.expected(card(), 5.0) == pytest.approx(1 / 2.5, abs=0.01)
+    for later in (0.0, HALF_LIFE_SECONDS):
+        for one in (card(), card("maths", "q"), card("new")):
+            expected = outcomes.expected(one, 20.0 + HALF_LIFE_SECONDS + later)
+            assert again.expected(one, 5.0 + later) == pytest.approx(expected)
+
+
+def test_caution_with_newcomers_is_saved_too() -> None:
+    outcomes = Outcomes()
+    for number in range(20):
+        outcomes.report(SpecialistId(f"liar-{number}"), P, Outcome.REFUSED, 0.0)
+    again = Outcomes.load(outcomes.dump(0.0, 50.0), 0.0, 50.0)
+    assert mean_trust(again, 0.0, card("new")) < 0.7
+
+
+def test_a_clock_that_went_back_fades_nothing_and_blames_nobody_more() -> None:
+    saved = reported(Outcome.DIED).dump(0.0, 1_000.0)
+    again = Outcomes.load(saved, 0.0, 10.0)
+    assert again.expected(card(), 0.0) == 0.5
+    assert again.expected(card(), HALF_LIFE_SECONDS) == pytest.approx(2 / 3)
+
+
+def test_what_is_saved_is_bounded_and_without_what_is_forgotten() -> None:
+    outcomes = Outcomes()
+    for number in range(10):
+        outcomes.report(SpecialistId(f"s{number}"), P, Outcome.DIED, 0.0)
+    assert len(Outcomes.load(outcomes.dump(0.0, 0.0), 0.0, 0.0, cards_max=3)) == 3
+    kept = Outcomes.load(outcomes.dump(0.0, 0.0), 0.0, 0.0, cards_max=3)
+    assert kept.expected(card("s9"), 0.0) < 1.0 == kept.expected(card("s6"), 0.0)
+    assert len(Outcomes.load(outcomes.dump(3 * HALF_LIFE_SECONDS, 0.0), 0.0, 0.0)) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"saved_at": float("nan")},
+        {"newcomers": (float("inf"), 0.0)},
+        {"cards": [["law", "p", -1.0, 0.0]]},
+        {"cards": [["law", "p", 0.0, float("nan")]]},
+        {"cards": [["law" * 100, "p", 0.0, 0.0]]},
+        {"cards": 5},
+    ],
+)
+def test_what_cannot_have_been_saved_is_refused(change: dict[str, object]) -> None:
+    good = {"version": 1, "saved_at": 5.0, "newcomers": (0.0, 1.0), "cards": [["law", "p", 0, 2]]}
+    assert Outcomes.load(msgspec.msgpack.encode(good), 0.0, 5.0).expected(card(), 0.0) < 0.5
+    with pytest.raises(ProtocolError):
+        Outcomes.load(msgspec.msgpack.encode(good | change), 0.0, 5.0)
+
+
+@settings(max_examples=examples(2_000))
+@given(st.data())
+def test_a_damaged_file_is_refused_or_read_as_counts_within_bounds(data: st.DataObject) -> None:
+    whole = bytearray(reported(Outcome.DIED, Outcome.COMPLETED).dump(0.0, 9.0))
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = Outcomes.load(bytes(whole[: data.draw(st.integers(0, len(whole)))]), 0.0, 9.0)
+    except ProtocolError:
+        return
+    assert 0 < found.expected(card(), 0.0) <= 1
+    assert 0 < found.trust(card(), 0.0, random.Random(1)) <= 1
