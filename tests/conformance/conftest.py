@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from protocols.adapters.clock import SystemClock
 from protocols.ports import Clock, RecordStore, Transport
@@ -35,6 +36,9 @@ class Pair:
     client: Transport
     server: Transport | None
     address: str
+
+
+PairContext = AbstractAsyncContextManager[Pair]
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,27 @@ else:
     ]
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def make_pair(request: pytest.FixtureRequest) -> Callable[[ModuleType], PairContext]:
+    make: Callable[[ModuleType], PairContext] = request.param
+    return make
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(
-    request: pytest.FixtureRequest, behaviours: ModuleType
+    make_pair: Callable[[ModuleType], PairContext], behaviours: ModuleType
 ) -> AsyncGenerator[Pair, None]:
-    make: Callable[[ModuleType], AbstractAsyncContextManager[Pair]] = request.param
-    async with make(behaviours) as made:
+    """One for all tests, as a node has one transport for all that it does: it costs two daemons."""
+    async with make_pair(behaviours) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh_pair(
+    make_pair: Callable[[ModuleType], PairContext], behaviours: ModuleType
+) -> AsyncGenerator[Pair, None]:
+    """One that has not met yet, and that may be broken."""
+    async with make_pair(behaviours) as made:
         yield made
 
 

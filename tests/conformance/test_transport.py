@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from protocols.codec import FrameDecoder, encode
 from protocols.errors import DslmError, PeerLost, PeerUnreachable
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from tests.conformance.conftest import Pair
 
 MEBIBYTE = 1 << 20
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def server(pair: "Pair") -> PeerId:
     peer: PeerId = await pair.client.connect(pair.address)
     return peer
@@ -111,9 +113,11 @@ async def test_receive_gives_at_most_what_was_asked(
     await stream.close()
 
 
-async def test_opening_dials_the_addresses_given(pair: "Pair", behaviours: ModuleType) -> None:
-    server = parse_peer_id(pair.address.rpartition("/p2p/")[2])
-    stream = await pair.client.open_stream(server, behaviours.ECHO, [pair.address])
+async def test_opening_dials_the_addresses_given(
+    fresh_pair: "Pair", behaviours: ModuleType
+) -> None:
+    server = parse_peer_id(fresh_pair.address.rpartition("/p2p/")[2])
+    stream = await fresh_pair.client.open_stream(server, behaviours.ECHO, [fresh_pair.address])
     assert await exchange(stream, b"hello") == b"hello"
     await stream.close()
 
@@ -221,12 +225,14 @@ async def test_frames_of_the_ask_protocol_pass(
     await stream.close()
 
 
-async def test_the_transport_closes_twice(pair: "Pair", behaviours: ModuleType) -> None:
-    await pair.client.close()
-    await pair.client.close()
+async def test_the_transport_closes_twice(fresh_pair: "Pair", behaviours: ModuleType) -> None:
+    await fresh_pair.client.close()
+    await fresh_pair.client.close()
     with pytest.raises(DslmError):
-        await pair.client.open_stream(
-            parse_peer_id(pair.address.rpartition("/p2p/")[2]), behaviours.ECHO, [pair.address]
+        await fresh_pair.client.open_stream(
+            parse_peer_id(fresh_pair.address.rpartition("/p2p/")[2]),
+            behaviours.ECHO,
+            [fresh_pair.address],
         )
 
 
