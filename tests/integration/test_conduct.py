@@ -155,6 +155,7 @@ async def test_presence_counts_while_the_connection_lasts(tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 async def test_newcomers_may_be_as_welcome_as_members(tmp_path: Path) -> None:
     config = settings(tmp_path / "host", swarm=SwarmConfig(newcomers="welcome"))
     async with small_node(config) as host, small_node(settings(tmp_path / "guest")) as guest:

@@ -96,6 +96,7 @@ async def ended(stream: Stream) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 async def test_a_silent_stream_is_cut_off(
     pair: tuple[Libp2pNetwork, Libp2pNetwork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +250,7 @@ async def test_the_daemon_s_own_table_takes_nothing_from_anybody(
         await ended(stream)
 
 
+@pytest.mark.slow
 async def test_members_behind_gates_find_each_other_through_a_friend(folder: Path) -> None:
     async with network(folder, gate=FakeGate()) as friend:
         (address,) = friend.transport.addresses()

@@ -88,6 +88,7 @@ async def test_a_join_that_fails_leaves_nothing_and_a_good_one_works(
             await guest.join(good)
 
 
+@pytest.mark.slow
 async def test_a_join_whose_stream_breaks_asks_the_issuer_again(
     host: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

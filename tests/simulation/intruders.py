@@ -7,6 +7,7 @@ whatever comes back was given away.
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,7 @@ def shown(case: str, owner: Owner, now: float, intruder: PeerId = INTRUDER.peer_
     raise ValueError(case)
 
 
+@cache
 def served_protocols() -> frozenset[str]:
     """Every protocol for which the packages contain a call of `serve`, by reading the source.
 
@@ -84,7 +86,9 @@ def served_protocols() -> frozenset[str]:
         for package in ("node", "coordinator", "protocols")
         for path in sorted((ROOT / package).rglob("*.py"))
         if "adapters" not in path.parts
-        for protocol in _served_in(ast.parse(path.read_text(encoding="utf-8")))
+        for text in [path.read_text(encoding="utf-8")]
+        if ".serve" in text  # or else there is nothing to parse it for
+        for protocol in _served_in(ast.parse(text))
     )
 
 

@@ -33,6 +33,7 @@ from protocols.messages.ask import (
     Tokens,
 )
 from protocols.ports import Allowance
+from tests.effort import THOROUGH
 
 TALE = SpecialistId("tale")
 ANN, BEN = PeerId("ann"), PeerId("ben")
@@ -321,7 +322,7 @@ def crowd_of(*, has_names: bool) -> Crowd:
     async def main() -> Crowd:
         async with served(lambda _: replace(MEMBER, answers=16)) as service:
             crowd = Crowd(service, has_names)
-            await crowd.live(200)
+            await crowd.live(200 if THOROUGH else 120)
             return crowd
 
     return run_virtual(main())
