@@ -17,6 +17,7 @@ from coordinator.directory import Directory
 from coordinator.discovery import Discovery
 from coordinator.ports import Encoder
 from protocols.domains import DEPTH_MAX, child_of, domain_prefixes
+from protocols.errors import Unsupported
 from protocols.ports import Clock
 from protocols.records import CapabilityCard, domain_key, swarm_key
 
@@ -110,17 +111,22 @@ class DomainSearch:
         new = new[: self._settings.names]
         if not new:
             return
-        vectors = await self._encoder.encode([domain.replace("/", " ") for domain in new])
-        for domain, vector in zip(new, vectors, strict=True):
+        for domain in new:
+            try:
+                (vector,) = await self._encoder.encode([domain.replace("/", " ")])
+            except Unsupported:  # a stranger's word: it must not cost the others their names
+                vector = np.zeros(0, dtype=np.float32)
             self._names[domain] = vector
             if len(self._names) > NAMES_MAX:
                 self._names.popitem(last=False)
 
     def _scores(self, prompt: NDArray[np.float32], domains: set[str]) -> dict[str, float]:
         """By domain: how near its name is, or the nearest known card in it or below."""
+        none = np.zeros(0, dtype=np.float32)
+        names = {domain: self._names.get(domain, none) for domain in domains}
         scores = {
-            domain: float(self._names[domain] @ prompt) if domain in self._names else -1.0
-            for domain in domains
+            domain: float(name @ prompt) if name.size == prompt.size else -1.0
+            for domain, name in names.items()
         }
         for card_domains, cosine in self._by_card(prompt).items():
             prefixes = {prefix for domain in card_domains for prefix in domain_prefixes(domain)}

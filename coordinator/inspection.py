@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from coordinator.ports import Encoder
 from coordinator.routing.score import prototype_vector
-from protocols.errors import DslmError
+from protocols.errors import DslmError, Unsupported
 from protocols.records import CapabilityCard
 
 BORNE_OUT = 0.42
@@ -111,7 +111,7 @@ class Inspector:
             # end the node. It is not looked at again.
             except Exception as error:  # noqa: BLE001
                 _log.warning("cannot encode the card of %s: %s", card.specialist, error)
-                if not isinstance(error, DslmError):
+                if not isinstance(error, DslmError) or isinstance(error, Unsupported):
                     self._verdicts[self._content(card)] = -1.0
                 await asyncio.sleep(self._settings.idle_pause)
 

@@ -29,6 +29,7 @@ from coordinator.routing.head import (
 )
 from coordinator.routing.segments import Segment, segments
 from coordinator.routing.verdict import Scored
+from protocols.errors import Unsupported
 from protocols.ids import SpecialistId
 from protocols.records import CapabilityCard
 
@@ -182,7 +183,10 @@ class Scorer:
             sentences = description_sentences(text)
             if not sentences:
                 return np.zeros((1, len(self._head.mean)), np.float32)
-            vectors = await self._encoder.encode(sentences)
+            try:
+                vectors = await self._encoder.encode(sentences)
+            except Unsupported:  # a stranger's words: the card counts by its prototypes alone
+                vectors = np.zeros((1, len(self._head.mean)), np.float32)
             if len(self._described) >= DESCRIPTIONS_MAX:
                 del self._described[next(iter(self._described))]
             self._described[text] = vectors

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from node.config import EngineConfig, ModelConfig
+from node.hosting.contained_encoder import ContainedEncoder
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
@@ -102,14 +103,15 @@ def describe_model(model: HostedModel) -> str:
     )
 
 
-async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:
+async def load_encoder(models_dir: Path) -> ContainedEncoder | None:
     """The sentence encoder; None where there is none or it is damaged: the plain base answers."""
     paths = default_encoder_paths(models_dir)
     if not paths.exist:
         _log.warning("no sentence encoder in %s: `auto` always means the plain base", models_dir)
         return None
     try:
-        return await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
+        encoder = await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
     except ModelFileError as error:
         _log.warning("%s. `auto` always means the plain base", error)
         return None
+    return ContainedEncoder(encoder)

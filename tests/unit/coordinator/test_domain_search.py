@@ -14,6 +14,7 @@ from coordinator.discovery import Discovery
 from coordinator.domain_search import DomainSearch, SearchSettings, nearest_cosines
 from coordinator.routing.score import card_score, make_prototype
 from protocols.adapters.virtual import LoopClock, run_virtual
+from protocols.errors import Unsupported
 from protocols.ids import PeerId, SwarmId
 from protocols.ports import StoredValue
 from protocols.records import CapabilityCard, IndexRecord, Prototype, keys_of, seal, swarm_key
@@ -84,6 +85,19 @@ def card() -> CapabilityCard:
         encoder="e",
         prototypes=(make_prototype(vector),),
     )
+
+
+def test_a_domain_whose_name_cannot_be_encoded_costs_the_others_nothing() -> None:
+    class Choking(WordEncoder):
+        async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if any("sport" in text for text in texts):
+                raise Unsupported("a panic, contained")
+            return await super().encode(texts)
+
+    scene = Scene(Store())
+    scene.search._encoder = Choking()
+
+    assert run_virtual(scene.search.look("my tax and the law")) == ("law",)
 
 
 def test_the_nearest_domain_is_looked_up_by_its_name() -> None:

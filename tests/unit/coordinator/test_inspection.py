@@ -17,7 +17,7 @@ from coordinator.inspection import (
 )
 from coordinator.routing.score import make_prototype
 from protocols.adapters.virtual import run_virtual
-from protocols.errors import ModelFileError
+from protocols.errors import ModelFileError, Unsupported
 from protocols.records import CapabilityCard, Prototype
 
 AXES = np.eye(8, dtype=np.float32)
@@ -152,11 +152,12 @@ def test_an_encoder_that_fails_is_tried_again_later() -> None:
     assert one.is_lying(made)
 
 
-def test_a_text_that_a_library_chokes_on_ends_nothing() -> None:
+@pytest.mark.parametrize("fault", [IndexError("a defect"), Unsupported("a panic, contained")])
+def test_a_text_that_a_library_chokes_on_ends_nothing(fault: Exception) -> None:
     class Choking(WordEncoder):
         async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
             if texts[0] == "c":
-                raise IndexError("a defect")
+                raise fault
             return await super().encode(texts)
 
     made, good = card("one", "a", ["c"]), card("two", "a", ["a"])
