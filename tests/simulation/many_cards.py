@@ -12,19 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.answer import AUTO, AnswerRequest, Completed
 from coordinator.card_shelf import CardShelf
+from coordinator.coordinator import Coordinator, Parts
 from coordinator.directory import Directory
 from coordinator.discovery import Discovery, DiscoverySettings
 from coordinator.domain_search import DomainSearch, SearchSettings
 from coordinator.routing.score import make_prototype, rank_cards
 from coordinator.verify import Verifier
 from node.announcer import Offer, records_of
+from protocols import versions
 from protocols.adapters.memory import Conditions, MemoryNetwork, MemoryPeer
 from protocols.adapters.virtual import LoopClock
-from protocols.ids import PeerId, SwarmId
+from protocols.ids import PeerId, RequestId, SwarmId
+from protocols.messages.ask import Sampling, Text
 from protocols.ports import StoredValue
 from protocols.records import CapabilityCard, NodeRecord, seal
 from protocols.signing import Identity
+from tests.simulation.fake_node import Character, FakeAnswerer, FakeNode, Speed, digest_of
 
 SWARM = SwarmId("sim")
 DIMENSIONS = 96
@@ -95,7 +100,23 @@ class Reader:
         self.discovery = Discovery(self.directory, self.store, clock, rng, settings)
         search = SearchSettings(weak=WEAK)
         self.search = DomainSearch(self.directory, self.discovery, encoder, clock, search)
-        self._clock, self._encoder = clock, encoder
+        self._clock, self._encoder, self._peer = clock, encoder, peer
+
+    def coordinator(self, tasks: asyncio.TaskGroup) -> Coordinator:
+        """As a node has it, with a search of its own."""
+        return Coordinator(
+            Parts(
+                me=self._peer.transport.peer_id,
+                directory=self.directory,
+                discovery=self.discovery,
+                transport=self._peer.transport,
+                local=FakeAnswerer((), Speed()),
+                encoder=self._encoder,
+                clock=self._clock,
+                rng=random.Random(4),
+                tasks=tasks,
+            )
+        )
 
     def best(self, prompt: str) -> str:
         """The nearest specialist that is known."""
@@ -120,7 +141,7 @@ class _Counted:
 
 
 async def publish(network: MemoryNetwork, tree: Tree, encoder: TreeEncoder, now: float) -> None:
-    """All cards, spread over the peers, as `node.announcer` publishes them."""
+    """All cards, spread over the peers, as `node.announcer` publishes them; each can be asked."""
     names = [(domain, number) for domain in tree.domains() for number in range(tree.cards)]
     random.Random(2).shuffle(names)
     identities = [Identity(random.Random(number).randbytes(32)) for number in range(tree.peers)]
@@ -135,7 +156,7 @@ async def publish(network: MemoryNetwork, tree: Tree, encoder: TreeEncoder, now:
             SWARM,
             0,
             0.0,
-            (),
+            peer.transport.addresses(),
             "0.1.0",
             (),
             tuple(card.specialist for card in cards),
@@ -145,13 +166,16 @@ async def publish(network: MemoryNetwork, tree: Tree, encoder: TreeEncoder, now:
                 continue
             sealed = seal(record, identity)
             await peer.records.put(key, identity.peer_id, sealed, now + 3_000.0)
+        character = Character(node.specialists, 3_000.0, Speed(prefill=0.01, token=0.01))
+        host = FakeNode(identity, peer, LoopClock(), character, number)
+        await peer.transport.serve(versions.ASK, host.serve_ask)
 
 
 def _card(peer: PeerId, domain: str, copy: int, encoder: TreeEncoder) -> CapabilityCard:
     name = f"{domain.rpartition('/')[2]}-{copy}"
     prototypes = (make_prototype(encoder.direction(f"{domain}#{name}")),)
     return CapabilityCard(
-        *(peer, SWARM, 0, 0.0, name, "d", "b", "fp32", 9, (domain,)),
+        *(peer, SWARM, 0, 0.0, name, digest_of(name), "b", "fp32", 4_096, (domain,)),
         encoder=encoder.digest,
         prototypes=prototypes,
     )
@@ -208,3 +232,42 @@ async def _search(reader: Reader, encoder: TreeEncoder, tree: Tree, prompts: int
     assert await reader.search.look(f"{known.domains[0]}#prompt") == ()
     assert reader.store.reads == start  # what is near is not looked for
     return Found(prompts, before, found, reads / prompts, encodings / prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Who answered a prompt, and whether a card of its domain was kept when it came."""
+
+    domain: str
+    specialist: str
+    was_kept: bool
+
+
+async def ask_all(tree: Tree, prompts: int) -> list[Answered]:
+    """Publish, discover, then ask with `auto` about domains of which no card is kept."""
+    clock, encoder = LoopClock(), TreeEncoder()
+    conditions = Conditions(delay_min=0.001, delay_max=0.01, replicas=3)
+    answered = []
+    async with MemoryNetwork(3, clock, conditions) as network, asyncio.TaskGroup() as tasks:
+        await publish(network, tree, encoder, clock.now())
+        reader = Reader(network.join(Identity(b"r" * 32)), clock, encoder, tree.kept)
+        await reader.discovery.refresh()
+        coordinator = reader.coordinator(tasks)
+        kept = {card.domains[0] for card in reader.directory.cards(clock.now())}
+        missing = [domain for domain in tree.domains() if domain not in kept]
+        for number, domain in enumerate(random.Random(6).sample(missing, prompts)):
+            known = {card.domains[0] for card in reader.directory.cards(clock.now())}
+            specialist = await _ask(coordinator, f"{domain}#prompt {number}")
+            answered.append(Answered(domain, specialist, domain in known))
+            assert len(reader.shelf) <= tree.kept
+            await asyncio.sleep(4.0)  # one place is not looked up twice within seconds
+    return answered
+
+
+async def _ask(coordinator: Coordinator, prompt: str) -> str:
+    """The specialist that answered."""
+    request = AnswerRequest(
+        RequestId("r"), AUTO, Text(prompt), Sampling(seed=1), max_tokens=2, budget=30.0
+    )
+    ended = [event async for event in coordinator.answer(request) if isinstance(event, Completed)]
+    return ended[0].specialist
