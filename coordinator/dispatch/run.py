@@ -9,7 +9,6 @@ on from the delivered ids; only the peer that failed is blamed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from coordinator.answer import (
     AnswerRequest,
@@ -21,13 +20,8 @@ from coordinator.answer import (
     Waiting,
 )
 from coordinator.dispatch.actions import Action, Drop, Emit, End, LookAgain, Predial, Start
+from coordinator.dispatch.attempt import Attempt
 from coordinator.dispatch.candidates import Candidates, Later
-from coordinator.dispatch.deadlines import (
-    LAST_HOPE_FACTOR,
-    hedge_after,
-    silence_before_tokens,
-    silence_between_tokens,
-)
 from coordinator.dispatch.delivery import Delivery
 from coordinator.measure import PeerMeasurements
 from coordinator.routing.router import Choice
@@ -62,24 +56,6 @@ _FINAL = (TooLong, Unsupported)
 """Refusals of the request itself: when nobody is left who has not given one, it is the answer."""
 
 
-@dataclass(slots=True)
-class _Attempt:
-    number: int
-    card: CapabilityCard
-    started: float
-    alive: float
-    """When it last gave a sign of life."""
-    last_tokens: float = 0.0
-    has_tokens: bool = False
-    has_been_hedged: bool = False
-    is_last_hope: bool = False
-    """It has been silent for long, but there is nobody else."""
-
-    @property
-    def peer(self) -> PeerId:
-        return PeerId(self.card.peer)
-
-
 class AnswerRun:
     """Made for one request; `now` is when its budget began."""
 
@@ -101,7 +77,7 @@ class AnswerRun:
         self._started = now
         self._deadline = now + request.budget
         self._delivery = Delivery(request.max_tokens)
-        self._active: dict[int, _Attempt] = {}
+        self._active: dict[int, Attempt] = {}
         self._attempts = 0
         self._like: CapabilityCard | None = None
         self._speaker: PeerId | None = None
@@ -154,12 +130,12 @@ class AnswerRun:
             return self._end(self._too_late())
         actions: list[Action] = []
         for attempt in list(self._active.values()):
-            if now >= attempt.alive + self._patience(attempt) and not self._is_spared(attempt):
+            if now >= attempt.gives_up_at(self._measurements) and not self._is_spared(attempt):
                 silence = now - attempt.alive
                 error = DeadlineExceeded(f"no sign of life from {attempt.peer} for {silence:.1f} s")
                 actions += [Drop(attempt.number), *self.failed(attempt.number, error, now)]
         lonely = self._lonely()
-        if lonely and now >= self._hedge_at(lonely):
+        if lonely and now >= lonely.hedge_at(self._measurements):
             lonely.has_been_hedged = True
             actions += self._hedge(now)
         if not self._active and not self._is_over and self._is_due(now):
@@ -169,10 +145,10 @@ class AnswerRun:
     def wake_at(self) -> float:
         """When `tick` must be called unless something else happens first."""
         times = [self._deadline]
-        times += [attempt.alive + self._patience(attempt) for attempt in self._active.values()]
+        times += [one.gives_up_at(self._measurements) for one in self._active.values()]
         lonely = self._lonely()
         if lonely:
-            times.append(self._hedge_at(lonely))
+            times.append(lonely.hedge_at(self._measurements))
         if not self._active and self._look_at is not None:
             times.append(self._look_at)
         return min(times)
@@ -180,8 +156,7 @@ class AnswerRun:
     def paused(self, seconds: float) -> None:
         """The client kept us waiting that long: no peer is to blame for it."""
         for attempt in self._active.values():
-            attempt.alive += seconds
-            attempt.started += seconds
+            attempt.pause(seconds)
 
     def close(self) -> None:
         """The client has left, or the run is over: nobody is working for it any more."""
@@ -192,7 +167,7 @@ class AnswerRun:
 
     # Messages -------------------------------------------------------------------------------
 
-    def _take(self, attempt: _Attempt, message: ServerMessage, arrived: float) -> list[Action]:
+    def _take(self, attempt: Attempt, message: ServerMessage, arrived: float) -> list[Action]:
         match message:
             case Accepted():
                 if message.model_digest != attempt.card.model_digest:
@@ -209,7 +184,7 @@ class AnswerRun:
             case Refusal():
                 raise refusal_error(message)
 
-    def _take_tokens(self, attempt: _Attempt, tokens: Tokens, arrived: float) -> list[Action]:
+    def _take_tokens(self, attempt: Attempt, tokens: Tokens, arrived: float) -> list[Action]:
         delta = self._delivery.take(attempt.peer, tokens)
         if attempt.has_tokens:
             since = max(0.0, arrived - attempt.last_tokens)
@@ -225,7 +200,7 @@ class AnswerRun:
             self._first_token_at = arrived
         return [*actions, Emit(delta)]
 
-    def _take_end(self, attempt: _Attempt, end: Finished, arrived: float) -> list[Action]:
+    def _take_end(self, attempt: Attempt, end: Finished, arrived: float) -> list[Action]:
         self._delivery.check_end(end)
         actions = [] if attempt.has_tokens else self._win(attempt, end.completion_tokens, arrived)
         self._measurements.succeeded(attempt.peer)
@@ -243,7 +218,7 @@ class AnswerRun:
         )
         return [*actions, Emit(completed), *self._end(None)]
 
-    def _win(self, winner: _Attempt, position: int, now: float) -> list[Action]:
+    def _win(self, winner: Attempt, position: int, now: float) -> list[Action]:
         """`winner` speaks from now on; a slower one is dropped, and its slowness remembered."""
         actions: list[Action] = []
         for loser in [other for other in self._active.values() if other is not winner]:
@@ -285,7 +260,7 @@ class AnswerRun:
         return self._start(card, now) if isinstance(card, CapabilityCard) else []
 
     def _start(self, card: CapabilityCard, now: float) -> list[Action]:
-        attempt = _Attempt(self._attempts, card, started=now, alive=now)
+        attempt = Attempt(self._attempts, card, started=now, alive=now)
         self._attempts += 1
         self._active[attempt.number] = attempt
         self._measurements.started(attempt.peer)
@@ -311,7 +286,7 @@ class AnswerRun:
             second_choice=PeerId(second.peer) if isinstance(second, CapabilityCard) else None,
         )
 
-    def _ask(self, attempt: _Attempt, now: float) -> Ask:
+    def _ask(self, attempt: Attempt, now: float) -> Ask:
         request = self._request
         may_share = bool(request.memory_ticket) and self._is_trusted(attempt.peer)
         return Ask(
@@ -346,28 +321,19 @@ class AnswerRun:
     def _is_due(self, now: float) -> bool:
         return self._look_at is not None and now >= self._look_at
 
-    def _patience(self, attempt: _Attempt) -> float:
-        factor = LAST_HOPE_FACTOR if attempt.is_last_hope else 1.0
-        if attempt.has_tokens:
-            return factor * silence_between_tokens(self._measurements, attempt.peer)
-        return factor * silence_before_tokens(self._measurements, attempt.peer)
-
-    def _is_spared(self, attempt: _Attempt) -> bool:
+    def _is_spared(self, attempt: Attempt) -> bool:
         """Whether a silent attempt of an answer that has begun gets more time: it is the last."""
         if attempt.is_last_hope or len(self._active) > 1 or self._like is None:
             return False
         attempt.is_last_hope = not self._candidates.has_untried(self._like, [attempt.peer])
         return attempt.is_last_hope
 
-    def _lonely(self) -> _Attempt | None:
+    def _lonely(self) -> Attempt | None:
         """The attempt that may get company, if there is one."""
         if len(self._active) != 1:
             return None
         attempt = next(iter(self._active.values()))
         return None if attempt.has_tokens or attempt.has_been_hedged else attempt
-
-    def _hedge_at(self, attempt: _Attempt) -> float:
-        return attempt.started + hedge_after(self._measurements, attempt.peer)
 
     # Endings --------------------------------------------------------------------------------
 
