@@ -8,17 +8,16 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from node.cli.client import Client
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import environment
 from node.engine.adapters.weights import PartName
-from node.hosting.fetch import default_encoder_paths
 from node.state import CardsState
 from protocols.errors import DslmError
 from protocols.records import CapabilityCard, open_sealed
+from tests.integration.routed_nodes import BASE, LAW, need_models, route
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -63,46 +62,10 @@ ASKED = (
     "How do I protect my bees from mites before winter?",
     "Can I harvest honey in July if the cells are not capped?",
 )
-LAW = """
-[[models]]
-id = "base"
-path = "smollm2"
-context = 512
-slots = 1
-
-[[models]]
-id = "lab/law"
-path = "smollm2"
-context = 512
-slots = 1
-domains = ["law"]
-description = "Contracts, court rulings, statutes and legal rights"
-examples = [
-    "Is a verbal agreement a binding contract?",
-    "Does this clause limit the liability of the seller?",
-    "What must a plaintiff prove to win a negligence case?",
-    "Can a tenant be evicted without notice?",
-]
-"""
-
-
-class Ours(msgspec.Struct):
-    specialist: str
-    why: str
-
-
-class Completion(msgspec.Struct):
-    dslm: Ours
 
 
 def ask(node: TrialNode, prompt: str) -> str:
-    body = {
-        "model": "auto",
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": 2,
-        "temperature": 0,
-    }
-    return node.client.post("/v1/chat/completions", body, Completion).dslm.specialist
+    return route(node, prompt).dslm.specialist
 
 
 def dslm(*arguments: str, models_dir: Path, home: Path) -> "subprocess.CompletedProcess[str]":
@@ -141,9 +104,7 @@ def write_random_adapter(folder: Path, model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def swarm(smollm2_path: Path, models_dir: Path) -> Iterator[TrialSwarm]:
-    assert smollm2_path.exists()
-    if not default_encoder_paths(models_dir).exist:
-        pytest.skip("the sentence encoder is not there: run scripts/test, which fetches it")
+    need_models(smollm2_path, models_dir)
     with TrialSwarm(models_dir, environment()) as swarm:
         yield swarm
 
@@ -151,7 +112,7 @@ def swarm(smollm2_path: Path, models_dir: Path) -> Iterator[TrialSwarm]:
 def test_from_thirty_examples_to_being_asked_within_a_minute(
     swarm: TrialSwarm, smollm2_path: Path, models_dir: Path, tmp_path: Path
 ) -> None:
-    asker = swarm.start("asker", "", models_toml=LAW)
+    asker = swarm.start("asker", "", models_toml=BASE + LAW)
     swarm.wait_ready([asker], 120)
     assert ask(asker, ASKED[0]) == "base"
 

@@ -3,31 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import environment
-from node.hosting.fetch import default_encoder_paths
 from node.state import SpecialistsState
+from tests.integration.routed_nodes import BASE, LAW, need_models, route
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-HOSTED = """
-[[models]]
-id = "lab/law"
-path = "smollm2"
-context = 512
-slots = 1
-domains = ["law"]
-description = "Contracts, court rulings, statutes and legal rights"
-examples = [
-    "Is a verbal agreement a binding contract?",
-    "Does this clause limit the liability of the seller?",
-    "What must a plaintiff prove to win a negligence case?",
-    "Can a tenant be evicted without notice?",
-]
-
+MEDICINE = """
 [[models]]
 id = "lab/medicine"
 path = "smollm2"
@@ -41,48 +26,20 @@ examples = [
     "What are the side effects of ibuprofen?",
     "Who is at risk of osteoporosis?",
 ]
-
-[[models]]
-id = "base"
-path = "smollm2"
-context = 512
-slots = 1
 """
-
-
-class Ours(msgspec.Struct):
-    specialist: str
-    why: str
-
-
-class Completion(msgspec.Struct):
-    model: str
-    dslm: Ours
 
 
 @pytest.fixture(scope="module")
 def asker(smollm2_path: Path, models_dir: Path) -> Iterator[TrialNode]:
     """A node that hosts nothing and knows the one that hosts three."""
-    assert smollm2_path.exists()
-    if not default_encoder_paths(models_dir).exist:
-        pytest.skip("the sentence encoder is not there: run scripts/test, which fetches it")
+    need_models(smollm2_path, models_dir)
     with TrialSwarm(models_dir, environment()) as swarm:
         asker = swarm.start("asker", "none")
         swarm.wait_ready([asker], 90)
-        host = swarm.start("host", "", [address_of(asker)], HOSTED)
+        host = swarm.start("host", "", [address_of(asker)], LAW + MEDICINE + BASE)
         swarm.wait_ready([host], 120)
         swarm.wait_met(asker, 1, 60)
         yield asker
-
-
-def route(asker: TrialNode, prompt: str, model: str = "auto") -> Completion:
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": 2,
-        "temperature": 0,
-    }
-    return asker.client.post("/v1/chat/completions", body, Completion)
 
 
 @pytest.mark.parametrize(
