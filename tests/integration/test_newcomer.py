@@ -105,7 +105,7 @@ def write_random_adapter(folder: Path, model: Path) -> None:
 @pytest.fixture(scope="module")
 def swarm(smollm2_path: Path, models_dir: Path) -> Iterator[TrialSwarm]:
     need_models(smollm2_path, models_dir)
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         yield swarm
 
 

@@ -33,7 +33,7 @@ examples = [
 def asker(smollm2_path: Path, models_dir: Path) -> Iterator[TrialNode]:
     """A node that hosts nothing and knows the one that hosts three."""
     need_models(smollm2_path, models_dir)
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         asker = swarm.start("asker", "none")
         swarm.wait_ready([asker], 90)
         host = swarm.start("host", "", [address_of(asker)], LAW + MEDICINE + BASE)
