@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.reputation import Outcome
 from coordinator.standing import KNOWN_AFTER_SECONDS, KNOWN_AFTER_TOKENS, Standing
 from node.config import SwarmConfig
 from node.footing import Ears
@@ -14,8 +15,9 @@ from node.swarms.folder import SwarmFolder
 from protocols import allowances
 from protocols.adapters.virtual import LoopClock, run_virtual
 from protocols.errors import ConfigError
-from protocols.ids import PeerId
+from protocols.ids import PeerId, SpecialistId
 from protocols.membership.charter import Charter
+from protocols.records import CapabilityCard
 from protocols.signing import Identity
 from tests.integration.small_nodes import SmallNode, settings, small_node
 
@@ -144,6 +146,7 @@ async def test_presence_counts_while_the_connection_lasts(tmp_path: Path) -> Non
             assert presence.gate.allowance(stranger) == allowances.NEWCOMER
             conduct.served(stranger, 2 * KNOWN_AFTER_TOKENS)
             assert presence.gate.allowance(stranger) == allowances.KNOWN
+            presence.coordinator.reputation.report(SpecialistId("law"), stranger, Outcome.DIED)
         await until_alone(host)
         assert presence.others() == (stranger,), "admitted still, but gone"
         assert presence.reach._ports.peers() == ()
@@ -152,6 +155,8 @@ async def test_presence_counts_while_the_connection_lasts(tmp_path: Path) -> Non
     async with small_node(config) as host:
         ears = host["map"]._footing.ears
         assert ears.conduct.allowance_of(stranger) == allowances.KNOWN
+        law = CapabilityCard(stranger, "s", 1, 1e10, "law", "d", "b", "fp32", 9)
+        assert host["map"].coordinator.reputation.expected(law) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.integration
