@@ -40,13 +40,7 @@ from coordinator.reputation import Outcome, Outcomes, Reputation
 from coordinator.routing.head import Head
 from coordinator.routing.plan import Plan, Step
 from coordinator.routing.router import Choice, Router, Trust, Wishes, routed_text
-from protocols.errors import (
-    DeadlineExceeded,
-    DslmError,
-    NoCapacity,
-    ProtocolError,
-    UnknownModel,
-)
+from protocols.errors import DeadlineExceeded, DslmError, NoCapacity, ProtocolError, UnknownModel
 from protocols.ids import PeerId, SpecialistId, parse_specialist_id
 from protocols.messages.ask import Prompt
 from protocols.ports import Clock, Transport
