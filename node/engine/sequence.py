@@ -59,7 +59,7 @@ class TokenSequence:
 
     @property
     def at_once(self) -> int:
-        """The most tokens that go through the model in one step, whatever else there is room for."""
+        """The most tokens that go through the model in one step, if there is room for all."""
         if not self.request.forced:
             return self.left
         return max(0, len(self.request.prompt) - 1 - self.computed) + FORCED_ROWS_MAX

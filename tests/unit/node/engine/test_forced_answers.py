@@ -1,4 +1,4 @@
-"""Answers whose ids are given: each comes out with its likelihood, and nothing else is disturbed."""
+"""Answers whose ids are given: each comes out with its likelihood, nothing else is disturbed."""
 
 import random
 from collections.abc import Sequence
