@@ -135,7 +135,7 @@ class Killer:
 def test_the_base_is_asked_what_it_makes_of_a_doubtful_answer(place: Place) -> None:
     """These adapters change next to nothing: the base finds their words as likely as they do."""
     sceptic = place.swarm.start(
-        "sceptic", "none", [address_of(place.asker)], '[router]\ndoubt = "base"\n'
+        "sceptic", "none", [address_of(place.asker)], 'models = "none"\n[router]\ndoubt = "base"\n'
     )
     place.swarm.wait_ready([sceptic], 90)
     place.swarm.wait_met(sceptic, 3, 90, tuple(SUBJECTS))
