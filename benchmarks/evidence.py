@@ -26,10 +26,12 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from coordinator.chain.contest import HELD_TOKENS
 from coordinator.chain.evidence import (
@@ -49,12 +51,14 @@ from node.hosting.fetch import resolve
 from node.hosting.startup import load_encoder
 from protocols.errors import UserError
 from report import Row, print_report
-from routing_measures import RESAMPLES, Array, Interval, auroc
+from routing_measures import RESAMPLES, Array, Interval, Rows, auroc
 from routing_outcomes import SPECIALISTS
 
 OWN, BASE, NEXT, CHANCE, FLOOR_OF = range(5)
 """Columns: means over the first tokens, the router's probability, the bound of the card."""
+Mask = NDArray[np.bool_]
 Figure = Callable[[Array], Array]
+Doubt = Callable[[Array], Mask]
 FIGURES: dict[str, Figure] = {
     "card": lambda x: x[:, OWN] - x[:, FLOOR_OF],
     "own": lambda x: x[:, OWN],
@@ -79,11 +83,11 @@ class Pairs:
     rival: Array
 
     @property
-    def is_first_right(self) -> Array:
+    def is_first_right(self) -> Mask:
         """Whether the router likes the right one better."""
         return np.asarray(self.right[:, CHANCE] > self.rival[:, CHANCE])
 
-    def of(self, rows: Array) -> "Pairs":
+    def of(self, rows: Rows) -> "Pairs":
         """Some of the prompts."""
         return Pairs(self.right[rows], self.rival[rows])
 
@@ -114,6 +118,16 @@ def over_first(pairs: Pairs, figure: Figure) -> float:
     return auroc(figure(pairs.right[right]), figure(pairs.rival[~right]))
 
 
+def is_under_card(first: Array) -> Mask:
+    """Whose words cost more than those of good answers, as its card says."""
+    return np.asarray(FIGURES["card"](first) < 0)
+
+
+def gains_little(first: Array) -> Mask:
+    """Whose words the base finds nearly as likely."""
+    return np.asarray(FIGURES["gain"](first) < GAIN_MIN)
+
+
 def never(pairs: Pairs) -> float:
     """The share of prompts whose last word the right one has, if nobody is doubted."""
     return float(pairs.is_first_right.mean())
@@ -121,21 +135,21 @@ def never(pairs: Pairs) -> float:
 
 def by_card(pairs: Pairs) -> float:
     """The same if answers under their card's bound are doubted, and the surer one stays."""
-    return float(_settled(pairs, lambda first, _: FIGURES["card"](first) < 0, "own").mean())
+    return float(_settled(pairs, is_under_card, "own").mean())
 
 
 def by_base(pairs: Pairs) -> float:
     """The same where the base decides if the router is not sure, and the card's bound if it is."""
     first, second = _in_turn(pairs)
     is_close = first[:, CHANCE] - second[:, CHANCE] < LEAD_MAX
-    gains = _settled(pairs, lambda one, _: FIGURES["gain"](one) < GAIN_MIN, "gain")
-    cards = _settled(pairs, lambda one, _: FIGURES["card"](one) < 0, "own")
+    gains = _settled(pairs, gains_little, "gain")
+    cards = _settled(pairs, is_under_card, "own")
     return float(np.where(is_close, gains, cards).mean())
 
 
 def by_gain_alone(pairs: Pairs) -> float:
     """The same if all answers that gain little on the base are doubted, however sure the router."""
-    return float(_settled(pairs, lambda one, _: FIGURES["gain"](one) < GAIN_MIN, "gain").mean())
+    return float(_settled(pairs, gains_little, "gain").mean())
 
 
 def interval(pairs: Pairs, value: Callable[[Pairs], float]) -> Interval:
@@ -152,24 +166,27 @@ def rows_of(pairs: Pairs) -> list[Row]:
     rows = []
     for name, figure in FIGURES.items():
         for where, measure in (("all", over_all), ("first choices", over_first)):
-            found = interval(pairs, lambda some, m=measure, f=figure: m(some, f))
-            less = interval(
-                pairs,
-                lambda some, m=measure, f=figure: m(some, f) - m(some, FIGURES["card"]),
-            )
-            rows.append(
-                Row(f"AUROC {name}, {where}", found.value, "", note=f"{found}; {less} over card")
-            )
+            found = interval(pairs, partial(measure, figure=figure))
+            less = interval(pairs, partial(_over_card, measure=measure, figure=figure))
+            note = f"{found}; {less} over card"
+            rows.append(Row(f"AUROC {name}, {where}", found.value, "", note=note))
     for name, rule in (
         ("nobody", never),
         ("by the card", by_card),
         ("by the base where the router is unsure", by_base),
         ("by the base alone", by_gain_alone),
     ):
-        found = interval(pairs, rule)
-        more = interval(pairs, lambda some, r=rule: r(some) - never(some))
+        found, more = interval(pairs, rule), interval(pairs, partial(_gained, rule=rule))
         rows.append(Row(f"right, doubted: {name}", found.value, "", note=f"{found}; {more} gained"))
     return rows
+
+
+def _over_card(pairs: Pairs, measure: Callable[[Pairs, Figure], float], figure: Figure) -> float:
+    return measure(pairs, figure) - measure(pairs, FIGURES["card"])
+
+
+def _gained(pairs: Pairs, rule: Callable[[Pairs], float]) -> float:
+    return rule(pairs) - never(pairs)
 
 
 def _in_turn(pairs: Pairs) -> tuple[Array, Array]:
@@ -180,11 +197,11 @@ def _in_turn(pairs: Pairs) -> tuple[Array, Array]:
     )
 
 
-def _settled(pairs: Pairs, is_doubted: Callable[[Array, Array], Array], surer_by: str) -> Array:
+def _settled(pairs: Pairs, doubt: Doubt, surer_by: str) -> Mask:
     """For each prompt whether the right one has the last word."""
     first, second = _in_turn(pairs)
     surer = FIGURES[surer_by]
-    is_replaced = is_doubted(first, second) & (surer(second) > surer(first))
+    is_replaced = doubt(first) & np.asarray(surer(second) > surer(first))
     return np.asarray(pairs.is_first_right != is_replaced)
 
 
