@@ -321,6 +321,7 @@ class Presence:
                 head=load_head() if ground.encoder else None,
                 planner=ground.planner,
                 outcomes=outcomes,
+                asks_base=ground.config.router.doubt == "base",
             )
         )
 
