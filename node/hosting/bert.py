@@ -26,9 +26,7 @@ def has_bf16() -> bool:
     Without them torch computes in bf16 too, but slowly.
     """
     found = torch.cpu.get_capabilities()
-    has_instructions = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    is_packed = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_instructions and is_packed and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16")) and _packs(torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +131,31 @@ def _product(affine: Affine, dtype: torch.dtype, activation: _Activation = "none
     """
     weight = torch.from_numpy(np.ascontiguousarray(affine.weight.T)).to(dtype)
     bias = torch.tensor(affine.bias, dtype=dtype)
+    is_gelu = activation == "gelu"
+    if not _packs(dtype):
+
+        def plain(state: Tensor) -> Tensor:
+            found = functional.linear(state, weight, bias)
+            return functional.gelu(found) if is_gelu else found
+
+        return plain
     operators = torch.ops.mkldnn
     packed = operators._reorder_linear_weight(weight, None)
-    algorithm = "none" if activation == "gelu" else ""
+    algorithm = "none" if is_gelu else ""
 
     def multiply(state: Tensor) -> Tensor:
         found: Tensor = operators._linear_pointwise(state, packed, bias, activation, [], algorithm)
         return found
 
     return multiply
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes products in `dtype` here. torch's own compiler uses the same calls;
+    they have no public names.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    operators = torch.ops.mkldnn
+    has_type = dtype != torch.bfloat16 or operators._is_mkldnn_bf16_supported()
+    return bool(has_type) and hasattr(operators, "_linear_pointwise")

@@ -94,7 +94,7 @@ def read_bert(data: bytes) -> BertWeights:
     try:
         message.ParseFromString(data)
         return _Graph(message.graph).bert()
-    except (DecodeError, KeyError, ValueError) as error:
+    except (DecodeError, LookupError, ValueError) as error:
         raise ModelFileError(f"The sentence encoder's file is not as expected: {error}") from error
 
 
