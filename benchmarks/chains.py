@@ -255,7 +255,7 @@ def main() -> int:
         shipped = shipped_specialists()
         real = bool(shipped) and not arguments.made_up
         specialists = list(shipped) if real else made_up(Path(name))
-        with TrialSwarm(models, environment()) as trial:
+        with TrialSwarm(models, environment(), precision="fp32") as trial:
             swarm = Swarm(trial, specialists)
             for title, fault in (
                 ("Undisturbed", ""),

@@ -46,11 +46,12 @@ class TrialNode:
 class TrialSwarm:
     """Nodes that end with the `with` block, and by the kernel's hand if this process is killed.
 
-    `variables` is the environment for the nodes.
+    `variables` is the environment for the nodes, `precision` what they hold weights in.
     """
 
     models_dir: Path
     variables: Mapping[str, str]
+    precision: str = "auto"
     nodes: list[TrialNode] = field(default_factory=list)
     _folder: Path | None = None
 
@@ -86,6 +87,7 @@ class TrialSwarm:
             "network.bootstrap": ",".join(bootstrap),
             "network.announce": "",
             "swarm.name": "trial",
+            "engine.precision": self.precision,
         }
         command = [sys.executable, "-m", "node", "serve", "--home", str(home)]
         command += ["--with-parent", str(os.getpid())]
