@@ -1,10 +1,12 @@
 """BERT by torch against transformers, on a small random model."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
 from node.hosting.bert import TorchBert, threads_of
@@ -14,7 +16,7 @@ HEADS, TOKENS = 4, 13
 
 
 @pytest.fixture(scope="module")
-def reference() -> BertModel:
+def reference() -> Any:
     torch.manual_seed(3)
     config = BertConfig(
         vocab_size=50,
@@ -26,25 +28,27 @@ def reference() -> BertModel:
         layer_norm_eps=1e-12,
         initializer_range=0.3,
     )
-    model = BertModel(config, add_pooling_layer=False).eval()
+    model: Any = BertModel(config, add_pooling_layer=False)
+    model.eval()
     for one in model.parameters():  # biases and norms are 0 and 1 when they are new
         one.data += 0.1 * torch.randn_like(one)
     return model
 
 
-def array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().numpy()
+def array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.detach().numpy()
+    return found
 
 
-def affine(linear: torch.nn.Linear) -> Affine:
+def affine(linear: Any) -> Affine:
     return Affine(array(linear.weight).T, array(linear.bias))
 
 
-def norm(one: torch.nn.LayerNorm) -> Norm:
+def norm(one: Any) -> Norm:
     return Norm(array(one.weight), array(one.bias))
 
 
-def weights(model: BertModel) -> BertWeights:
+def weights(model: Any) -> BertWeights:
     front = model.embeddings
     words = array(front.word_embeddings.weight)
     return BertWeights(
@@ -71,7 +75,7 @@ def weights(model: BertModel) -> BertWeights:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, TOKENS])
-def test_fp32_states_are_those_of_transformers(reference: BertModel, tokens: int) -> None:
+def test_fp32_states_are_those_of_transformers(reference: Any, tokens: int) -> None:
     ids = np.random.default_rng(tokens).integers(0, 50, tokens)
     with torch.inference_mode():
         wanted = reference(torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
@@ -80,7 +84,7 @@ def test_fp32_states_are_those_of_transformers(reference: BertModel, tokens: int
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_bf16_states_are_near(reference: BertModel) -> None:
+def test_bf16_states_are_near(reference: Any) -> None:
     ids = np.arange(TOKENS)
     exact = TorchBert(weights(reference), HEADS, torch.float32)(ids)
     found = TorchBert(weights(reference), HEADS, torch.bfloat16)(ids)
@@ -89,7 +93,7 @@ def test_bf16_states_are_near(reference: BertModel) -> None:
     assert cosines.min() > 0.99
 
 
-def test_words_in_eight_bits_count_with_their_scales(reference: BertModel) -> None:
+def test_words_in_eight_bits_count_with_their_scales(reference: Any) -> None:
     plain = weights(reference)
     scales = np.abs(plain.words).max(axis=1, keepdims=True) / 127
     words = np.round(plain.words / scales).astype(np.int8)
@@ -102,7 +106,7 @@ def test_words_in_eight_bits_count_with_their_scales(reference: BertModel) -> No
     np.testing.assert_allclose(found, same, atol=1e-6)
 
 
-def test_heads_that_do_not_fit_are_refused(reference: BertModel) -> None:
+def test_heads_that_do_not_fit_are_refused(reference: Any) -> None:
     with pytest.raises(ValueError, match="5 heads"):
         TorchBert(weights(reference), 5, torch.float32)
 

@@ -1,8 +1,11 @@
 """What is read out of an ONNX file, and that a damaged one is called so."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from node.hosting import encoder_file
 from node.hosting.encoder_file import BertWeights, read_bert
@@ -22,14 +25,15 @@ PRODUCTS = {
 class File(msgspec.Struct):
     """A small file as the exporter writes it, and what is in it."""
 
-    message: object
-    arrays: dict[str, np.ndarray]
+    message: Any
+    arrays: dict[str, NDArray[Any]]
 
     @property
     def data(self) -> bytes:
-        return self.message.SerializeToString()
+        data: bytes = self.message.SerializeToString()
+        return data
 
-    def add(self, name: str, array: np.ndarray) -> None:
+    def add(self, name: str, array: NDArray[Any]) -> None:
         self.arrays[name] = array
         kind = {"float32": 1, "int8": 3}[array.dtype.name]
         self.message.graph.initializer.add(
