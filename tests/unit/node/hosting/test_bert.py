@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
-from node.hosting.bert import TorchBert, threads_of
+from node.hosting.bert import TorchBert, bf16_bert, threads_of
 from node.hosting.encoder_file import Affine, BertLayer, BertWeights, Norm
 
 HEADS, TOKENS = 4, 13
@@ -125,3 +125,13 @@ def test_the_worker_has_its_own_number_of_threads() -> None:
         assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_without_instructions_for_bf16_nothing_is_even_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read() -> BertWeights:
+        raise AssertionError("the file was read in vain")
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    assert bf16_bert(read, HEADS, 1) is None
