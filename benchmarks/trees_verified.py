@@ -68,18 +68,20 @@ def tree_batch(
 
 @dataclass(slots=True)
 class TreeReader:
-    """One text, read by `model` into `pages` of `cache`. `adaptation` makes the plan of an adapter
-    for tokens of these positions.
+    """One text, read by `model` into `pages` of `cache`, where `done` of its tokens are already.
+
+    `adaptation` makes the plan of an adapter for tokens of these positions.
     """
 
     model: LlamaModel
     cache: KeyValueCache
     pages: Sequence[int]
     adaptation: Callable[[Sequence[int]], Adaptation | None] = lambda _positions: None
+    done: int = 0
 
     def read(self, tokens: Sequence[int], chunk: int) -> None:
         """All but the last of `tokens`, `chunk` at a time."""
-        for start in range(0, len(tokens) - 1, chunk):
+        for start in range(self.done, len(tokens) - 1, chunk):
             part = tokens[start : min(start + chunk, len(tokens) - 1)]
             batch = build_batch([Chunk(part, start, self.pages, logits=0)], self.model.dtype)
             self.model.forward(batch, self.cache, self._adapted(batch))

@@ -32,6 +32,7 @@ from node.hosting.page_memory import HostedPages
 from node.hosting.startup import load_encoder, load_models, load_planner
 from node.metrics import AnswerFunction, Metrics
 from node.presences import Presences
+from node.quantities import format_device
 from node.services.ask import AskService
 from node.services.memory import MemorySettings, NodeMemory
 from node.view import Facts, LiveView
@@ -96,6 +97,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
     threads = config.engine.threads or default_threads()
     async with AsyncExitStack() as stack:
         engine = replace(config.engine, threads=threads)
+        device = describe_device(threads, device_for(engine.device))
+        _log.info("computing on %s", format_device(device))
         models = await load_models(config.models, config.paths, engine)
         for model in models.values():
             stack.push_async_callback(model.close)
