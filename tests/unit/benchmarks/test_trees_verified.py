@@ -17,7 +17,9 @@ from node.engine.adapters.registry import AdapterSet
 from node.engine.cache import KeyValueCache
 from node.engine.model import LlamaModel
 from node.hosting.read import read_model
+from protocols.messages.ask import ChatMessage
 from tests.effort import few
+from tests.integration.test_engine_identity import greedy, transformers_model
 from tests.unit.node.engine.adapters.test_adapter_identity import (
     KINDS,
     Case,
@@ -154,6 +156,17 @@ def test_each_family(name: str, tmp_path: Path) -> None:
         answer = output[0, len(prompt) :].tolist()
         for features in (set(), set(FEATURES)):
             assert answered(family, prompt, answer, features) == answer
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_real_model(smollm2_path: Path) -> None:
+    judge, weights = transformers_model(smollm2_path), read_model(smollm2_path)
+    prompt = weights.tokenizer.encode_chat([ChatMessage("user", "Why is the sky blue?")])
+    answer = greedy(judge, prompt)
+    model = LlamaModel(weights.config, weights.tensors, torch.float32, 256)
+    for features in (set(), set(FEATURES)):
+        assert answered(model, prompt, answer, features) == answer
 
 
 def saved_and_read(judge: Any, folder: Path) -> LlamaModel:

@@ -1,9 +1,10 @@
 """Each family of models with each feature of the engine, and with all at once: fp32.
 
-One batch under an ordinary adapter, an activated one and none; transformers judges each answer in
+One batch under adapters of each kind and none; transformers judges each answer in
 one pass, with hooks on its linears, and with its weights packed and unpacked where ours are packed.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,19 +53,49 @@ class Asked:
     start: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A model in transformers, and the weights that were read from what it saved."""
+
+    judge: Any
+    weights: ModelWeights
+
+
+@pytest.fixture(scope="module")
+def families() -> dict[str, Family]:
+    """Each built once."""
+    return {}
+
+
+@pytest.fixture
+def family(name: str, families: dict[str, Family], tmp_path: Path, small_bpe: Any) -> Family:
+    if name not in families:
+        judge = build(CASES[name])
+        judge.save_pretrained(tmp_path)
+        small_bpe.save(str(tmp_path / "tokenizer.json"))
+        families[name] = Family(judge, read_model(tmp_path))
+    return families[name]
+
+
 def asked(weights: ModelWeights, *, is_adapted: bool) -> list[Asked]:
-    """Without adapters all prompts; else one under each kind, and one under none."""
+    """Without adapters all prompts; else ordinary ones (a shared A, its own) and an activated one,
+    and none.
+    """
     short, middle, long, alike = prompts()
     if not is_adapted:
         return [Asked(short), Asked(middle), Asked(long), Asked(alike)]
     shared, other = (random_adapter(weights.config, seed, shared_a=7) for seed in (1, 2))
-    own = random_adapter(weights.config, 3)
-    # The third begins in the middle of a page.
-    return [Asked(short, shared), Asked(long, other), Asked(alike, own, 37), Asked(alike)]
+    activated, own = (random_adapter(weights.config, seed, rank=seed) for seed in (3, 4))
+    # The activated one begins in the middle of a page.
+    return [
+        *(Asked(short, shared), Asked(long, other), Asked(middle, own)),
+        *(Asked(alike, activated, 37), Asked(alike)),
+    ]
 
 
-def pack(judge: Any, source: WeightSource) -> None:
-    """Give `judge` the numbers that the packed weights of `source` stand for."""
+def packed(judge: Any, source: WeightSource) -> Any:
+    """A copy of `judge` with the numbers that the packed weights of `source` stand for."""
+    judge = copy.deepcopy(judge)
 
     def floats(name: str) -> torch.Tensor:
         return as_floats(source.read(name)).float()
@@ -76,6 +107,7 @@ def pack(judge: Any, source: WeightSource) -> None:
         for index in range(judge.config.num_hidden_layers):
             for part in PARTS:
                 _linear(judge, (index, part)).weight.copy_(floats(f"layers.{index}.{part}"))
+    return judge
 
 
 @contextmanager
@@ -135,20 +167,13 @@ def engine_of(
     ],
 )
 def test_answers_are_those_of_transformers(
-    name: str,
-    features: set[str],
-    tmp_path: Path,
-    small_bpe: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    features: set[str], family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = build(CASES[name])
-    judge.save_pretrained(tmp_path)
-    small_bpe.save(str(tmp_path / "tokenizer.json"))
-    weights = read_model(tmp_path)
+    judge, weights = family.judge, family.weights
     source: WeightSource = weights.tensors
     if "packed" in features:
         source = QuantisedSource(weights.stored, weights.config, "int4")
-        pack(judge, source)
+        judge = packed(judge, source)
     model = LlamaModel(weights.config, source, torch.float32, CONTEXT)
     batch = asked(weights, is_adapted="adapted" in features)
     plain = engine_of(model, batch, set(), {})
