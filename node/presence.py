@@ -41,6 +41,7 @@ from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import Role, peek_certificate, unpack_credential
 from protocols.membership.invite import Invite
+from protocols.records import CapabilityCard
 
 SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
@@ -225,6 +226,11 @@ class Presence:
         self.announcer.announce_soon()
         return Reached(outcome.answered, self.reach.reached(), reasons)
 
+    def cards_changed(self) -> None:
+        """Announce anew what is hosted, and forget at once what is hosted no more."""
+        self.directory.forget(self.me)
+        self.announcer.announce_soon()
+
     async def discover(self) -> int:
         """See `Entrance`."""
         return (await self.discovery.refresh()).peers
@@ -312,13 +318,16 @@ class Presence:
 
     # Wiring ---------------------------------------------------------------------------------
 
+    def _cards(self) -> list[CapabilityCard]:
+        swarm = self.charter.swarm
+        return [replace(card, swarm=swarm, peer=self.me) for card in self._ground.cards]
+
     def _make_profile(self) -> Profile:
         ground = self._ground
-        cards = [replace(card, swarm=self.charter.swarm, peer=self.me) for card in ground.cards]
         return Profile(
             ground.config.node.name or self.me[-6:],
             self.charter.swarm,
-            cards,
+            self._cards,
             self.reach.announced,
             self.network.transport,
             ground.service,

@@ -77,6 +77,11 @@ class Presences:
             self._alive[name] for name in sorted(self._alive, key=lambda one: (one != current, one))
         )
 
+    def cards_changed(self) -> None:
+        """Have every swarm hear what is hosted now."""
+        for presence in self._alive.values():
+            presence.cards_changed()
+
     def named(self, name: str | None) -> Presence:
         """The presence in `name`, or in the current swarm; `UserError` if there is none."""
         wanted = self._current_name() if name is None else name

@@ -17,11 +17,13 @@ from protocols.records import CapabilityCard, NodeRecord
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One node's, in one swarm. `announced` gives the addresses to tell others."""
+    """One node's, in one swarm. `announced` gives the addresses to tell others, `cards` what there
+    is to offer at the moment.
+    """
 
     name: str
     swarm: SwarmId
-    cards: Sequence[CapabilityCard]
+    cards: Callable[[], Sequence[CapabilityCard]]
     announced: Callable[[], tuple[str, ...]]
     transport: Transport
     service: AskService
@@ -55,7 +57,7 @@ class Profile:
     def _living(self) -> tuple[CapabilityCard, ...]:
         """A model that broke is not offered any more."""
         return tuple(
-            card for card in self.cards if self.service.is_healthy(SpecialistId(card.specialist))
+            card for card in self.cards() if self.service.is_healthy(SpecialistId(card.specialist))
         )
 
     def info(self, nonce: int) -> InfoReply:

@@ -13,6 +13,9 @@ import msgspec
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
 from node.state import (
     SCHEMA_VERSION,
+    AdapterOrder,
+    AdaptersState,
+    AdapterState,
     CardsState,
     CardState,
     Check,
@@ -166,6 +169,7 @@ def _swarm_state(one: SwarmReaders) -> SwarmState:
 class FixedView:
     """A node's view of a swarm that tests set by hand."""
 
+    hosted_adapters: list[AdapterState] = field(default_factory=list)
     known_peers: tuple[PeerState, ...] = ()
     known_specialists: tuple[SpecialistState, ...] = ()
     known_cards: tuple[CardState, ...] = ()
@@ -282,6 +286,24 @@ class FixedView:
     async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:
         """Remembered by swarm."""
         self.published[name] = documents
+
+    def adapters(self) -> AdaptersState:
+        """What was added."""
+        return AdaptersState(SCHEMA_VERSION, tuple(self.hosted_adapters))
+
+    async def add_adapter(self, order: AdapterOrder) -> None:
+        """Takes any folder but `nothing`."""
+        if order.folder == "nothing":
+            raise UserError("there is no adapter in nothing")
+        one = AdapterState(order.id or "own", order.base, "d" * 64, 10, order.domains, False)
+        self.hosted_adapters.append(one)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Knows what was added."""
+        left = [one for one in self.hosted_adapters if one.id != name]
+        if len(left) == len(self.hosted_adapters):
+            raise UserError(f"this node hosts no {name!r}")
+        self.hosted_adapters = left
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """One millisecond each time."""
