@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.adapter_state import AdapterOrder, AdaptersState, AdapterState
 from node.card_file import CARD_FILE
 from node.cards import CardMaker, hosted_state
 from node.config import ModelConfig
@@ -17,7 +18,7 @@ from node.hosting.hosted import HostedModel, host_adapter, unload_adapter
 from node.hosting.page_memory import HostedPages
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
-from node.state import SCHEMA_VERSION, AdapterOrder, AdaptersState, AdapterState, HostedState
+from node.state import SCHEMA_VERSION, HostedState
 from protocols.errors import UserError
 from protocols.ids import SpecialistId
 from protocols.records import CapabilityCard

@@ -11,8 +11,6 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed
 from coordinator.coordinator import Coordinator
 from coordinator.coordinator import Parts as CoordinatorParts
@@ -41,7 +39,6 @@ from protocols.ids import PeerId
 from protocols.membership.charter import Charter
 from protocols.membership.documents import Role, peek_certificate, unpack_credential
 from protocols.membership.invite import Invite
-from protocols.records import CapabilityCard
 
 SAVE_SECONDS_FIRST, SAVE_SECONDS_MAX = 2.0, 20.0
 FIRST_CHECK_SECONDS = 3.0
@@ -226,11 +223,6 @@ class Presence:
         self.announcer.announce_soon()
         return Reached(outcome.answered, self.reach.reached(), reasons)
 
-    def cards_changed(self) -> None:
-        """Announce anew what is hosted, and forget at once what is hosted no more."""
-        self.directory.forget(self.me)
-        self.announcer.announce_soon()
-
     async def discover(self) -> int:
         """See `Entrance`."""
         return (await self.discovery.refresh()).peers
@@ -318,16 +310,12 @@ class Presence:
 
     # Wiring ---------------------------------------------------------------------------------
 
-    def _cards(self) -> list[CapabilityCard]:
-        swarm = self.charter.swarm
-        return [replace(card, swarm=swarm, peer=self.me) for card in self._ground.cards]
-
     def _make_profile(self) -> Profile:
         ground = self._ground
         return Profile(
             ground.config.node.name or self.me[-6:],
             self.charter.swarm,
-            self._cards,
+            ground.cards,
             self.reach.announced,
             self.network.transport,
             ground.service,

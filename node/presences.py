@@ -78,9 +78,10 @@ class Presences:
         )
 
     def cards_changed(self) -> None:
-        """Have every swarm hear what is hosted now."""
+        """Announce what is hosted now in every swarm, and forget at once what is no more."""
         for presence in self._alive.values():
-            presence.cards_changed()
+            presence.directory.forget(presence.me)
+            presence.announcer.announce_soon()
 
     def named(self, name: str | None) -> Presence:
         """The presence in `name`, or in the current swarm; `UserError` if there is none."""

@@ -5,15 +5,14 @@ unless a name says otherwise, sizes are bytes.
 """
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from node.adapter_state import AdapterOrder, AdaptersState
 from node.work_state import StatsState
-from protocols import limits
 
 SCHEMA_VERSION = 1
-_NAME_MAX = 96
 
 
 class DeviceState(Struct, frozen=True):
@@ -47,37 +46,6 @@ class HostedState(Struct, frozen=True):
     """Names the base model in memory: specialists that are adapters on one base share it."""
     own: int = 0
     """The part of `size` that is not the base's."""
-
-
-class AdapterOrder(Struct, frozen=True):
-    """`POST /api/v1/adapters`: an adapter's `folder` on the node's machine, and whose it is.
-
-    An empty `id` takes the adapter's own name, an empty `base` the only base model there is.
-    """
-
-    folder: Annotated[str, Meta(min_length=1, max_length=4_096)]
-    id: Annotated[str, Meta(max_length=_NAME_MAX)] = ""
-    base: Annotated[str, Meta(max_length=_NAME_MAX)] = ""
-    domains: Annotated[tuple[str, ...], Meta(max_length=limits.DOMAINS_MAX)] = ()
-    description: Annotated[str, Meta(max_length=4_096)] = ""
-
-
-class AdapterState(Struct, frozen=True):
-    """A specialist that is an adapter on a base here. `size` is in bytes, its own."""
-
-    id: str
-    base: str
-    digest: str
-    size: int
-    domains: tuple[str, ...]
-    is_activated: bool
-
-
-class AdaptersState(Struct, frozen=True):
-    """`GET /api/v1/adapters`; so do the verbs answer that change it."""
-
-    schema_version: int
-    adapters: tuple[AdapterState, ...]
 
 
 class NodeState(Struct, frozen=True):

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from node import state as shapes
 from node.accounts import Accounts
 from node.adapter_desk import AdapterDesk
+from node.adapter_state import AdapterOrder, AdaptersState
 from node.engine.base import EngineStatistics
 from node.metrics import Metrics
 from node.presence import Presence
@@ -121,11 +122,11 @@ class LiveView(SwarmView):
         rows = (self._card(presence, card) for card in found[:CARDS_SHOWN_MAX])
         return shapes.CardsState(shapes.SCHEMA_VERSION, tuple(rows))
 
-    def adapters(self) -> shapes.AdaptersState:
+    def adapters(self) -> AdaptersState:
         """See `NodeView`."""
         return self._parts.desk.state()
 
-    async def add_adapter(self, order: shapes.AdapterOrder) -> None:
+    async def add_adapter(self, order: AdapterOrder) -> None:
         """See `NodeView`."""
         await self._parts.desk.add(order)
 

@@ -1,6 +1,6 @@
 """`/api/v1/adapters`: specialists that the owner loads and unloads while the node runs.
 
-Knows the shapes of `node.state`; must not know how adapters are read. All of it is the owner's.
+Knows the shapes of `node.adapter_state`; must not know how adapters are read. All is the owner's.
 """
 
 from typing import Annotated
@@ -8,16 +8,17 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from node.adapter_state import NAME_MAX, AdapterOrder
 from node.gateway import wire
 from node.gateway.access import require_owner
 from node.gateway.bodies import decode_body
-from node.state import AdapterOrder, NodeView
+from node.state import NodeView
 
 
 class RemoveBody(Struct, frozen=True):
     """The specialist to offer no more."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=96)]
+    id: Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
 
 
 class AdapterRoutes:

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
+from node.adapter_state import AdapterOrder, AdaptersState, AdapterState
 from node.state import (
     SCHEMA_VERSION,
-    AdapterOrder,
-    AdaptersState,
-    AdapterState,
     CardsState,
     CardState,
     Check,
@@ -169,7 +167,6 @@ def _swarm_state(one: SwarmReaders) -> SwarmState:
 class FixedView:
     """A node's view of a swarm that tests set by hand."""
 
-    hosted_adapters: list[AdapterState] = field(default_factory=list)
     known_peers: tuple[PeerState, ...] = ()
     known_specialists: tuple[SpecialistState, ...] = ()
     known_cards: tuple[CardState, ...] = ()
@@ -181,6 +178,7 @@ class FixedView:
     published: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     asked_swarms: list[str | None] = field(default_factory=list)
     """Of every question about a swarm."""
+    hosted_adapters: list[AdapterState] = field(default_factory=list)
 
     def state(self, swarm: str | None = None) -> NodeState:
         """A node that hosts nothing."""
@@ -299,11 +297,10 @@ class FixedView:
         self.hosted_adapters.append(one)
 
     async def remove_adapter(self, name: str) -> None:
-        """Knows what was added."""
-        left = [one for one in self.hosted_adapters if one.id != name]
-        if len(left) == len(self.hosted_adapters):
+        """Knows all names but `nobody`."""
+        if name == "nobody":
             raise UserError(f"this node hosts no {name!r}")
-        self.hosted_adapters = left
+        self.hosted_adapters = [one for one in self.hosted_adapters if one.id != name]
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """One millisecond each time."""

@@ -47,7 +47,9 @@ def look(order: Order) -> Survey:
     try:
         found = device_for(engine.device)
         device = describe_device(engine.threads or default_threads(), found)
-        kernels = {one: describe_prospect(settings, one) for one in order.precisions}
+        kernels: dict[str, str] = {
+            one: describe_prospect(settings, one) for one in order.precisions
+        }
     except UserError as error:
         return Survey(device, problem=str(error))
     return Survey(device, kernels)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.adapter_desk import AdapterDesk, Offered
+from node.adapter_state import AdapterOrder
 from node.cards import CardMaker
 from node.config import ModelConfig
 from node.engine.base import EngineRequest, Generated
@@ -14,7 +15,6 @@ from node.hosting.hosted import HostedModel, HostedSpec, load_model
 from node.profile import Profile
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
-from node.state import AdapterOrder
 from protocols.adapters.clock import SystemClock
 from protocols.errors import ConfigError, ModelFileError, NotHere, UserError
 from protocols.ids import SpecialistId, SwarmId
@@ -89,7 +89,7 @@ async def test_a_profile_tells_what_is_there_at_the_moment(
     profile = Profile(
         "node",
         SwarmId("public"),
-        lambda: hosting.offered.cards,
+        hosting.offered.cards,
         lambda: (),
         Transport(),  # type: ignore[arg-type]
         hosting.service,
