@@ -19,8 +19,8 @@ from node.hosting.page_memory import HostedPages
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
 from node.state import SCHEMA_VERSION, HostedState
-from protocols.errors import UserError
-from protocols.ids import SpecialistId
+from protocols.errors import ProtocolError, UserError
+from protocols.ids import SpecialistId, parse_specialist_id
 from protocols.records import CapabilityCard
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,12 @@ class AdapterDesk:
         self._memory = memory
         self._changed = changed
         self._changing = asyncio.Lock()
+        self._hidden = {
+            (id(base.adapters), digest)
+            for base in offered.models.values()
+            for digest in base.adapters.digests - {card.adapter for card in offered.cards}
+        }
+        """What others on the node use without a name: it is not ours to unload."""
 
     def state(self) -> AdaptersState:
         """The specialists that are adapters, in the order in which they came."""
@@ -84,6 +90,7 @@ class AdapterDesk:
         """
         async with self._changing:
             base = self._base(order.base)
+            _check_name(order.id)
             hosted = await host_adapter(base, order.id, Path(order.folder))
             try:
                 self._require_new(hosted)
@@ -144,15 +151,21 @@ class AdapterDesk:
             )
 
     def _unload(self, hosted: HostedModel) -> None:
-        """Unless another specialist has the same adapter on the same base."""
-        others = self._offered.models.values()
-        if hosted.adapter is not None and not any(
-            one.adapter is not None
-            and one.adapters is hosted.adapters
-            and one.adapter.digest == hosted.adapter.digest
-            for one in others
-        ):
+        """Unless somebody else has the same adapter on the same base."""
+        used = self._hidden | {
+            (id(one.adapters), one.adapter.digest)
+            for one in self._offered.models.values()
+            if one.adapter is not None
+        }
+        if hosted.adapter and (id(hosted.adapters), hosted.adapter.digest) not in used:
             unload_adapter(hosted)
+
+
+def _check_name(name: str) -> None:
+    try:
+        parse_specialist_id(name or "its.own")
+    except ProtocolError as error:
+        raise UserError(str(error)) from error
 
 
 def _settings(order: AdapterOrder, hosted: HostedModel) -> ModelConfig:

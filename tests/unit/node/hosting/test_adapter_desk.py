@@ -11,7 +11,7 @@ from node.adapter_state import AdapterOrder
 from node.cards import CardMaker
 from node.config import ModelConfig
 from node.engine.base import EngineRequest, Generated
-from node.hosting.hosted import HostedModel, HostedSpec, load_model
+from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
 from node.profile import Profile
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
@@ -136,6 +136,15 @@ async def test_the_same_adapter_under_two_names_stays_until_both_are_gone(
     assert hosting.base.adapters.digests == frozenset()
 
 
+async def test_what_the_node_uses_itself_is_not_unloaded(hosting: Hosting, tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path / "one")
+    await host_adapter(hosting.base, "planner", folder)  # before there was a desk
+    hosting.__post_init__()
+    await hosting.desk.add(order(folder))
+    await hosting.desk.remove("lab/tax")
+    assert len(hosting.base.adapters.digests) == 1
+
+
 async def test_what_cannot_be_changes_nothing(hosting: Hosting, tmp_path: Path) -> None:
     folder, desk = peft_folder(tmp_path / "one"), hosting.desk
     with pytest.raises(ConfigError, match="needs domains"):
@@ -144,6 +153,8 @@ async def test_what_cannot_be_changes_nothing(hosting: Hosting, tmp_path: Path) 
         await desk.add(order(folder, base="other"))
     with pytest.raises(ModelFileError):
         await desk.add(order(tmp_path))
+    with pytest.raises(UserError, match="is no specialist id"):
+        await desk.add(AdapterOrder(str(folder), "No Name", domains=("law",)))
     assert hosting.heard == []
     assert hosting.base.adapters.digests == frozenset()
     await desk.add(order(folder))
