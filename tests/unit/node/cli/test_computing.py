@@ -14,6 +14,9 @@ from node.state import Check, DeviceState, HostedState
 CPU = DeviceState("cpu", "Some CPU", 2, 8_000_000_000, 4_000_000_000)
 
 
+_ANY = ModelConfig("any")
+
+
 def checks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: object, *models: ModelConfig
 ) -> list[Check]:
@@ -29,7 +32,8 @@ def checks(
     monkeypatch.setattr(subprocess, "run", run)
     config = NodeConfig(Paths(tmp_path, tmp_path, tmp_path, tmp_path), models=models)
     found = list(computing.checks(config))
-    assert asked[0]["precisions"] == sorted({one.precision or "fp32" for one in models} or {"fp32"})
+    default = config.engine.precision
+    assert asked[0]["precisions"] == sorted({one.precision or default for one in models or [_ANY]})
     return found
 
 
