@@ -154,8 +154,7 @@ def test_each_family(name: str, tmp_path: Path) -> None:
             eos_token_id=None, pad_token_id=0,
         )  # fmt: skip
         answer = output[0, len(prompt) :].tolist()
-        for features in (set(), set(FEATURES)):
-            assert answered(family, prompt, answer, features) == answer
+        assert answered(family, prompt, answer, set(FEATURES)) == answer
 
 
 @pytest.mark.slow
@@ -163,10 +162,9 @@ def test_each_family(name: str, tmp_path: Path) -> None:
 def test_the_real_model(smollm2_path: Path) -> None:
     judge, weights = transformers_model(smollm2_path), read_model(smollm2_path)
     prompt = weights.tokenizer.encode_chat([ChatMessage("user", "Why is the sky blue?")])
-    answer = greedy(judge, prompt)
+    answer = greedy(judge, prompt)[:16]
     model = LlamaModel(weights.config, weights.tensors, torch.float32, 256)
-    for features in (set(), set(FEATURES)):
-        assert answered(model, prompt, answer, features) == answer
+    assert answered(model, prompt, answer, set(FEATURES)) == answer
 
 
 def saved_and_read(judge: Any, folder: Path) -> LlamaModel:
