@@ -251,6 +251,10 @@ def _why_not(one: Contender, speaker: Contender | None) -> str:
         return _sentence(one.error)
     if speaker is None:
         return "nothing came of it"
+    if all(
+        found is not None and found.gain is not None for found in (one.evidence, speaker.evidence)
+    ):
+        return f"{speaker.specialist} gained more on the base"
     return f"{speaker.specialist} was surer of its words"
 
 

@@ -117,4 +117,5 @@ async def load_encoder(models_dir: Path) -> ContainedEncoder | None:
     except ModelFileError as error:
         _log.warning("%s. `auto` always means the plain base", error)
         return None
+    _log.info("the sentence encoder is computed by %s", encoder.about)
     return ContainedEncoder(encoder)

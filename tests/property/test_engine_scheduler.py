@@ -1,6 +1,7 @@
 """The scheduler over a cache that remembers what was written where, with cancels at any moment.
 
-Some answers are drafted ahead, rightly and wrongly.
+Some answers are drafted ahead, rightly and wrongly; some come from adapters, from anywhere on;
+some are given.
 """
 
 import random
@@ -16,11 +17,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from node.engine.base import Ended, EngineRequest, Generated
+from node.engine.base import AdapterUse, Ended, EngineRequest, Generated
 from node.engine.fake import fake_token
 from node.engine.pages import PAGE_SIZE
 from node.engine.scheduler import Scheduler, SchedulerLimits
-from node.engine.sequence import Work
+from node.engine.sequence import FORCED_ROWS_MAX, Work
 from node.engine.speculation.drafts import Text, Wish
 from protocols.messages.ask import Sampling
 from tests.effort import examples
@@ -29,6 +30,10 @@ VOCABULARY = 20
 CONTEXT = 100
 STEMS = ([1] * 70, [1] * 20 + [2] * 50, [3] * 70)
 STEPS_MAX = 5_000
+ADAPTERS = st.none() | st.builds(
+    AdapterUse, st.sampled_from(["one", "two"]), st.sampled_from([0, 1, 15, 16, 17, 32, 60, 99])
+)
+"""In the middle of pages, at their borders, in the prompt, in the answer and behind it."""
 
 
 class Guesses:
@@ -65,7 +70,8 @@ class Guesses:
 class Requests(RuleBasedStateMachine):
     """Every answer is the one that its request gets alone, whatever else happens.
 
-    `memory[slot]` is (salt, all tokens up to that one): what attention over it would depend on.
+    `memory[slot]` is (salt, all tokens up to that one, each with the adapter that it was computed
+    under): what attention over it would depend on.
     """
 
     @initialize(
@@ -83,7 +89,7 @@ class Requests(RuleBasedStateMachine):
         )
         self.guesses = Guesses(seed)
         self.scheduler = Scheduler(self.limits, self.guesses if seed % 3 else None)
-        self.memory: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self.memory: dict[int, tuple[str, tuple[tuple[int, str], ...]]] = {}
         self.inside: dict[str, EngineRequest] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0
@@ -96,20 +102,70 @@ class Requests(RuleBasedStateMachine):
         length=st.integers(1, 70),
         max_tokens=st.integers(1, 40),
         delivered=st.integers(0, 6),
+        adapter=ADAPTERS,
     )
     def submit(
-        self, client: str, stem: list[int], length: int, max_tokens: int, delivered: int
+        self,
+        client: str,
+        stem: list[int],
+        length: int,
+        max_tokens: int,
+        delivered: int,
+        adapter: AdapterUse | None,
     ) -> None:
         self.count += 1
         prompt = tuple(stem[: min(length, self.limits.longest - 1)])
         most = min(max_tokens, self.limits.longest - len(prompt))
         given = tuple(_token(prompt, p) for p in range(min(delivered, most)))
         one = EngineRequest(
-            str(self.count), prompt, most, Sampling(), frozenset(), given, client=client
+            str(self.count),
+            prompt,
+            most,
+            Sampling(),
+            frozenset(),
+            given,
+            client=client,
+            adapter=adapter,
         )
         self.scheduler.submit(one)
         self.inside[one.request_id] = one
         self.answers[one.request_id] = list(given)
+
+    @precondition(lambda self: len(self.inside) < 12)
+    @rule(
+        client=st.sampled_from(["", "alice", "bob"]),
+        stem=st.sampled_from(STEMS),
+        length=st.integers(1, 70),
+        given=st.lists(st.integers(0, 3), min_size=1, max_size=80),
+        adapter=ADAPTERS,
+    )
+    def force(
+        self,
+        client: str,
+        stem: list[int],
+        length: int,
+        given: list[int],
+        adapter: AdapterUse | None,
+    ) -> None:
+        """Its ids may be those that a stem goes on with, so that their pages can be found."""
+        self.count += 1
+        prompt = tuple(stem[: min(length, self.limits.longest - 1)])
+        ids = tuple(
+            (stem[len(prompt) :] + given)[: self.limits.longest - len(prompt)][: len(given)]
+        )
+        name = str(self.count)
+        one = EngineRequest(
+            name,
+            prompt,
+            len(ids),
+            Sampling(),
+            frozenset({1}),
+            client=client,
+            adapter=adapter,
+            forced=ids,
+        )
+        self.scheduler.submit(one)
+        self.inside[name], self.answers[name] = one, []
 
     @precondition(lambda self: self.inside)
     @rule(data=st.data())
@@ -152,10 +208,11 @@ class Requests(RuleBasedStateMachine):
                 case Generated(request_id, position, token_id):
                     assert position == len(self.answers[request_id])
                     self.answers[request_id].append(token_id)
-                    self.generated += 1
+                    self.generated += not self.inside[request_id].forced
                 case Ended(request_id):
                     one = self.inside.pop(request_id)
                     wanted = [_token(one.prompt, p) for p in range(one.max_tokens)]
+                    wanted = list(one.forced) or wanted
                     assert self.answers[request_id] == wanted
 
     def check_budget(self, work: list[Work]) -> None:
@@ -176,17 +233,22 @@ class Requests(RuleBasedStateMachine):
         sequence = item.sequence
         salt = "" if self.limits.is_cache_shared else sequence.request.client
         tokens = [*sequence.tokens[: sequence.computed + item.count], *item.drafts]
+        computed = _computed(sequence.request.adapter, tokens)
         book = self.scheduler._book
         for position in range(len(tokens)):
             page = sequence.table.pages[position // PAGE_SIZE]
             slot = page * PAGE_SIZE + position % PAGE_SIZE
-            content = salt, tuple(tokens[: position + 1])
+            content = salt, computed[: position + 1]
             if position < sequence.computed:
                 assert self.memory[slot] == content
             else:
                 assert book.references(page) == 1
                 assert book._digests[page] is None, "a page that others may find was written"
                 self.memory[slot] = content
+        if sequence.request.forced:
+            assert item.logits <= FORCED_ROWS_MAX
+            assert item.position + item.logits <= len(sequence.request.forced)
+            return []
         chosen: list[int] = []
         for guess in (*item.drafts, None)[: item.logits]:
             position = sequence.answer_length + len(chosen)
@@ -221,7 +283,7 @@ class Requests(RuleBasedStateMachine):
         book = self.scheduler._book
         for page in book._published.values():
             written = [self.memory[page * PAGE_SIZE + n] for n in range(PAGE_SIZE)]
-            assert tuple(content[1][-1] for content in written) == book._tokens[page]
+            assert tuple(content[1][-1][0] for content in written) == book._tokens[page]
             assert len({content[0] for content in written}) == 1
 
     @invariant()
@@ -245,6 +307,12 @@ class Requests(RuleBasedStateMachine):
         assert not self.scheduler.has_work
         assert self.scheduler.statistics().pages_used == 0
         assert self.scheduler._shares._served == {}
+
+
+def _computed(adapter: AdapterUse | None, tokens: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """Each token with the adapter under which its keys and values are computed."""
+    start, digest = (adapter.start, adapter.digest) if adapter else (len(tokens), "")
+    return tuple((one, digest if at >= start else "") for at, one in enumerate(tokens))
 
 
 def _token(prompt: tuple[int, ...], position: int) -> int:

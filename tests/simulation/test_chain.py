@@ -397,6 +397,7 @@ def test_a_specialist_that_gains_nothing_on_the_base_is_replaced() -> None:
         doubted_by_base(trio, -1.4)
         (only,) = ended(await trio.collect(trio.ask(quality=Quality.BEST)))
         assert (only.specialist, [one.specialist for one in only.others]) == (MATHS, [LAW])
+        assert only.others[0].why == "maths gained more on the base"
         assert only.evidence is not None
         assert only.others[0].evidence is not None
         assert only.evidence.gain == pytest.approx(1.2)
