@@ -34,8 +34,8 @@ class SchedulerLimits:
     `step_tokens` is a step's budget: each answer under way takes one token of it, and chunks of
     prompts take the rest, but at least a quarter, so that many answers do not stop prompts and a
     long prompt delays answers by a known time only. A step in which no answer is under way delays
-    none, so it may have `prompt_tokens`, if those are more. `model` names what decides the content of
-    pages (`PrefixScope.model`). Clients find each other's prompts in the cache only if
+    none, so it may have `prompt_tokens`, if those are more. `model` names what decides the content
+    of pages (`PrefixScope.model`). Clients find each other's prompts in the cache only if
     `is_cache_shared`.
     """
 

@@ -167,7 +167,7 @@ private:
         if (!adapted) return multiply(matrix, in, r.runs, out, rank);
         const Range panels = share_of(matrix.rows / kLanes, rank);
         team.meet();
-        adapted.reduce(place, r.exact.data(), rank, team.size());
+        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
         panels_of(matrix, in, r.runs, out, panels);
         team.meet();
         adapted.expand(place, {out, matrix.rows, 0}, {panels.start * kLanes, panels.stop * kLanes});
@@ -185,7 +185,7 @@ private:
             }
             return;
         }
-        adapted.reduce(place, r.exact.data(), rank, team.size());
+        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
         panels_of(matrix, r.narrow_in, r.runs, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
         team.meet();
         const Laid wide{r.wide.data(), matrix.rows, m.feed_forward};
