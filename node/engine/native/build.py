@@ -4,6 +4,7 @@ Knows compilers and folders; must not know models. Where nothing can be compiled
 in words for people.
 """
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -12,7 +13,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,18 +57,48 @@ def native_library(
     """The compiled step for this machine, built first if it has not been.
 
     `say` hears one line before a build, which takes seconds. `NativeUnfit` with the reason if there
-    is none. Processes that build at the same time make the same file; the last one's stays.
+    is none. Of processes that need it at the same time one builds, and the others wait.
     """
+    compiler, path = _place(settings)
+    _make_private(settings.folder)
+    if not path.is_file():
+        say(f"compiling the engine's kernels for this CPU with {compiler} (some seconds, once)")
+        with _one_at_a_time(settings.folder):
+            if not path.is_file():
+                _compile(settings, compiler, path)
+    return NativeLibrary(path)
+
+
+def is_built(settings: BuildSettings) -> bool:
+    """Whether there is a build for this machine already; changes nothing.
+
+    `NativeUnfit` if there can be none, as far as can be told without compiling.
+    """
+    _, path = _place(settings)
+    if settings.folder.exists():
+        _require_private(settings.folder)
+    return path.is_file()
+
+
+def _place(settings: BuildSettings) -> tuple[str, Path]:
+    """The compiler, and where what it makes for this machine is kept."""
     flags = _cpu_flags()
     if missing := [name for name in settings.needed if name not in flags]:
         raise NativeUnfit(f"this CPU has no {missing[0]}")
     compiler = _compiler(settings.compilers)
-    path = settings.folder / f"dslm-step-{_fingerprint(settings, compiler, flags)}.so"
-    _make_private(settings.folder)
-    if not path.is_file():
-        say(f"compiling the engine's kernels for this CPU with {compiler} (some seconds, once)")
-        _compile(settings, compiler, path)
-    return NativeLibrary(path)
+    name = f"dslm-step-{_fingerprint(settings, compiler, flags)}.so"
+    return compiler, settings.folder / name
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """The lock goes with the process, however that ends."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -103,9 +135,16 @@ def _fingerprint(settings: BuildSettings, compiler: str, flags: frozenset[str]) 
 
 
 def _make_private(folder: Path) -> None:
-    """What lies there is run as our own code: nobody else may write it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
+    _require_private(folder)
+
+
+def _require_private(folder: Path) -> None:
+    """What lies there is run as our own code: nobody else may write it."""
+    try:
         found = folder.stat()
     except OSError as error:
         raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
