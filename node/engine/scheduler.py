@@ -33,8 +33,9 @@ class SchedulerLimits:
 
     `step_tokens` is a step's budget: each answer under way takes one token of it, and chunks of
     prompts take the rest, but at least a quarter, so that many answers do not stop prompts and a
-    long prompt delays answers by a known time only. `model` names what decides the content of
-    pages (`PrefixScope.model`). Clients find each other's prompts in the cache only if
+    long prompt delays answers by a known time only. A step in which no answer is under way delays
+    none, so it may have `prompt_tokens`, if those are more. `model` names what decides the content
+    of pages (`PrefixScope.model`). Clients find each other's prompts in the cache only if
     `is_cache_shared`.
     """
 
@@ -45,6 +46,7 @@ class SchedulerLimits:
     vocabulary_size: int
     model: str = ""
     is_cache_shared: bool = False
+    prompt_tokens: int = 0
 
     @property
     def longest(self) -> int:
@@ -120,6 +122,8 @@ class Scheduler:
             if sequence.left == 1 and self._make_room(sequence, 1):
                 work.append(Work(sequence, 1, wants_token=not sequence.request.forced))
         budget = self._limits.step_tokens
+        if not work:
+            budget = max(budget, self._limits.prompt_tokens)
         room = max(budget - len(work), budget // 4, 1)
         begun: set[bytes] = set()
         for sequence in inside:

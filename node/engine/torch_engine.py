@@ -47,6 +47,7 @@ class EngineOptions:
     cache_tokens: int
     running: int = 16
     step_tokens: int = 128
+    prompt_tokens: int = 0
     threads: int = 0
     model: str = ""
     is_cache_shared: bool = False
@@ -81,6 +82,7 @@ class TorchEngine:
             cache_tokens=options.cache_tokens,
             running=options.running,
             step_tokens=options.step_tokens,
+            prompt_tokens=options.prompt_tokens,
             vocabulary_size=model.config.vocabulary_size,
             model=options.model,
             is_cache_shared=options.is_cache_shared,

@@ -17,6 +17,7 @@ from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
 from node.engine.device import device_kind, free_memory
 from node.engine.loop import EngineLoop, Generation
+from node.engine.native.model import NativeModel
 from node.engine.page_exchange import PageExchange
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
@@ -43,6 +44,8 @@ Progress = Callable[[float], None]
 
 GPU_STEP_TOKENS = 1024
 """A GPU reads so many tokens of prompts in the time of a few steps."""
+NATIVE_PROMPT_TOKENS = 512
+"""Of a step without answers: compiled code reads and widens weights once for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +173,13 @@ def _drafts(weights: ModelWeights | None, precision: Precision, load: Load) -> S
     return (load_draft_model(weights, precision, load.context_length, load.cache_tokens),)
 
 
-def _options(spec: HostedSpec, load: Load, model: str) -> EngineOptions:
+def _options(spec: HostedSpec, load: Load, model: str, *, is_native: bool) -> EngineOptions:
     return EngineOptions(
         context_length=load.context_length,
         cache_tokens=load.cache_tokens,
         running=spec.slots,
         step_tokens=GPU_STEP_TOKENS if load.is_on_gpu else 128,
+        prompt_tokens=NATIVE_PROMPT_TOKENS if is_native else 0,
         threads=spec.threads,
         speculation=spec.speculation,
         is_cache_quantised=spec.is_cache_quantised,
@@ -212,7 +216,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype, model.device)
     name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
-    options = _options(spec, load, name)
+    options = _options(spec, load, name, is_native=isinstance(model, NativeModel))
     drafts = _drafts(draft, precision, load)
     engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(

@@ -13,7 +13,13 @@ from node.engine.batch import Chunk, build_batch
 from node.engine.cache import KeyValueCache
 from node.engine.config import LlamaConfig
 from node.engine.native.library import NativeLibrary
-from node.engine.native.model import NativeModel, NativeOptions, check_shape, native_bytes
+from node.engine.native.model import (
+    NativeModel,
+    NativeOptions,
+    NativeRunner,
+    check_shape,
+    native_bytes,
+)
 from node.engine.native.packing import panels
 from node.engine.native.reasons import NativeUnfit
 from node.engine.torch_engine import EngineOptions, TorchEngine
@@ -95,21 +101,54 @@ def test_with_avx2_alone_logits_are_as_near(
 def test_a_token_depends_on_those_before_it_and_nothing_else(
     library: NativeLibrary, shape: str, precision: Precision
 ) -> None:
-    """To the bit: chunks, scattered pages, other sequences in the batch, numbers of threads."""
+    """To the bit: scattered pages, other sequences in the batch, numbers of threads, and chunks.
+
+    But in int4 with tile registers chunks are of two kinds: the next test.
+    """
     config = SHAPES[shape]
     ids = tokens_of(config, 290)
     runner = native(library, config, precision).open(4 * POSITIONS)
-    wanted = all_logits(runner, ids, [290], range(PAGES))
-    for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], [7, 16, 17, 5, 6, 239]):
-        assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
+    cut = [289, 1]
+    wanted = all_logits(runner, ids, cut, range(PAGES))
+    if not _has_two_kinds(runner, precision):
+        for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], [7, 16, 17, 5, 6, 239]):
+            assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
     scattered = torch.randperm(4 * PAGES, generator=torch.Generator().manual_seed(2)).tolist()
-    assert torch.equal(all_logits(runner, ids, [200, 90], scattered[:PAGES]), wanted)
+    assert torch.equal(all_logits(runner, ids, cut, scattered[:PAGES]), wanted)
     for threads in (1, 3):
         other = native(library, config, precision, threads=threads).open(POSITIONS)
-        assert torch.equal(all_logits(other, ids, [100, 190], range(PAGES)), wanted)
+        assert torch.equal(all_logits(other, ids, cut, range(PAGES)), wanted)
         other.close()
     together = _beside_others(runner, ids, config)
     assert torch.equal(together, wanted[-1:])
+    runner.close()
+
+
+def _has_two_kinds(runner: NativeRunner, precision: Precision) -> bool:
+    return precision == "int4" and runner.has_tiles
+
+
+def test_in_int4_a_token_depends_on_the_kind_of_chunk_that_it_came_in(
+    library: NativeLibrary,
+) -> None:
+    """Rows of chunks of 32 tokens and more are bf16, those of others codes."""
+    config = SHAPES["untied"]
+    ids = tokens_of(config, 290)
+    runner = native(library, config, "int4").open(POSITIONS)
+    if not runner.has_tiles:
+        pytest.skip("no native kernels: this CPU has no tile registers")
+    pages = range(PAGES)
+    short = all_logits(runner, ids, [1] * 290, pages)
+    assert torch.equal(all_logits(runner, ids, [31] * 9 + [11], pages), short)
+    assert torch.equal(all_logits(runner, ids, [5, 17, 9, 25, 31] * 3 + [29], pages), short)
+    long = all_logits(runner, ids, [290], pages)
+    for steps in ([32] * 8 + [34], [33, 65, 128, 64], [240, 50]):
+        assert torch.equal(all_logits(runner, ids, steps, pages), long), steps
+    mixed = all_logits(runner, ids, [100] + [1] * 190, pages)
+    assert torch.equal(mixed[:100], long[:100])
+    for one, other in ((long, short), (mixed, short), (mixed, long)):
+        error = float((one - other).norm() / other.norm())
+        assert 1e-5 < error < ERROR["int4"] * 2**0.5
     runner.close()
 
 
@@ -184,16 +223,18 @@ def _answers(
     return answers, statistics
 
 
-@pytest.mark.parametrize("precision", few(PRECISIONS, 2))
+@pytest.mark.parametrize(
+    ("precision", "may_use_tiles"), [("bf16", True), ("int8", True), ("int4", False)]
+)
 def test_batching_chunks_cached_prefixes_and_preemption_change_no_token(
-    library: NativeLibrary, precision: Precision
+    library: NativeLibrary, precision: Precision, may_use_tiles: bool
 ) -> None:
     config = SHAPES["untied"]
 
     def answers(
         cache: int, running: int, step: int
     ) -> tuple[dict[str, list[int]], EngineStatistics]:
-        model = native(library, config, precision)
+        model = native(library, config, precision, may_use_tiles=may_use_tiles)
         return _answers(model, EngineOptions(256, cache, running, step))
 
     alone, statistics = answers(4096, 1, 512)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node.engine.native.reasons import NativeUnfit
 
-VERSION = 3
+VERSION = 4
 """`kVersion` of the source that this module was written for."""
 
 

@@ -124,7 +124,8 @@ class NativeModel:
     """Weights in panels and the team that multiplies by them. Not thread-safe with itself.
 
     A token's result depends on the tokens before it alone: not on how many are computed with it,
-    nor on how its prompt is cut into chunks, nor on the number of threads.
+    nor on how its prompt is cut into chunks, nor on the number of threads. But in int4 with tile
+    registers the rows of chunks of 32 tokens and more are bf16, and those of others are codes.
     """
 
     def __init__(
@@ -242,6 +243,11 @@ class NativeRunner:
         shape = (config.layers, config.kv_heads, self._pages, page)
         # Zeros: what lies behind the last token of a page is multiplied by nothing, not left out.
         self._keys, self._values = (_untouched_zeros(shape) for _ in range(2))
+
+    @property
+    def has_tiles(self) -> bool:
+        """As `NativeModel.has_tiles`."""
+        return self._model.has_tiles
 
     def run(self, chunks: Sequence[Chunk], adaptation: AdapterPlan | None = None) -> Tensor:
         """As `Runner.run`."""

@@ -2,13 +2,15 @@
 //
 // Knows shelves as `node.engine.adapters.shelf` lays them out and which rows have which adapter;
 // must not know names or requests. A row's sums are taken in the same order whatever else is in
-// the batch. A and B are bf16, everything between them is fp32.
+// the batch. A and B are bf16; what A is multiplied by is fp32, or with tile registers two bf16 numbers that add up to it but
+// for 2^-16; all else is fp32.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <vector>
 
+#include "amx.h"
 #include "shapes.h"
 #include "simd.h"
 #include "team.h"
@@ -57,8 +59,11 @@ public:
     }
     explicit operator bool() const { return b.shelf_count > 0; }
 
-    // A x, for this thread's share of the rows of all A's. `in` is [tokens][into].
-    void reduce(int place, const float* in, int rank, int size) {
+    // A x, this thread's share of it. `in` is [tokens][into].
+    void reduce(int place, const float* in, int rank, int size, [[maybe_unused]] bool has_tiles) {
+#ifdef DSLM_AMX
+        if (has_tiles) return reduce_by_tiles(place, in, rank, size);
+#endif
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
@@ -97,6 +102,60 @@ public:
     }
 
 private:
+#ifdef DSLM_AMX
+    // Sixteen lanes of a run at a time, as bf16 and what that leaves of them, are turned, which suits A as it lies in the shelf.
+    void reduce_by_tiles(int place, const float* in, int rank, int size) {
+        for (int s = 0; s < b.shelf_count; ++s) {
+            const AdaptedProduct& product = b.shelves[s].products[place];
+            const int blocks = (product.rank + kLanes - 1) / kLanes;
+            int jobs = 0;
+            for (const Group& run : runs_[s]) jobs += (run.count + kLanes - 1) / kLanes * blocks;
+            const Range mine = share(jobs, rank, size);
+            int job = 0;
+            for (const Group& run : runs_[s])
+                for (int first = run.first; first < run.first + run.count; first += kLanes, job += blocks) {
+                    const Range here{std::max(0, mine.start - job), std::min(blocks, mine.stop - job)};
+                    if (here.start < here.stop)
+                        reduce_lanes(product, run.a, in, b.shelves[s].rows + first, std::min(kLanes, run.first + run.count - first), reduced(first_lane_[s] + first), here);
+                }
+        }
+    }
+    void reduce_lanes(const AdaptedProduct& product, int a, const float* in, const int32_t* rows, int count, float* out, Range blocks) {
+        static thread_local std::vector<uint32_t> room;
+        const int squares = product.into / kGroup;
+        if (room.size() < static_cast<size_t>(squares) * 512 + 16) room.resize(static_cast<size_t>(squares) * 512 + 16);
+        uint32_t* turned = room.data() + (-(reinterpret_cast<uintptr_t>(room.data()) / 4) & 15);
+        for (int square = 0; square < squares; ++square) {
+            uint16_t *most = reinterpret_cast<uint16_t*>(turned + square * 512), *rest = most + 512;
+            for (int lane = 0; lane < count; ++lane) {   // what other lanes come to nobody reads
+                const float* x = in + static_cast<size_t>(rows[lane]) * product.into + square * kGroup;
+                for (int i = lane * kGroup; i < (lane + 1) * kGroup; i += kLanes, x += kLanes) {
+                    narrow(most + i, load(x));
+                    narrow(rest + i, subtract(load(x), widen(most + i)));
+                }
+            }
+            turn(turned + square * 512);
+            turn(turned + square * 512 + 256);
+        }
+        for (int block = blocks.start; block < blocks.stop; ++block) {
+            const int first = block * kLanes, ranks = std::min(kLanes, product.rank - first);
+            const uint16_t* weights = product.a + (static_cast<size_t>(a) * product.rank + first) * product.into;
+            use_one_tile(ranks, count);
+            _tile_zero(0);
+            for (int square = 0; square < squares; ++square) {
+                _tile_loadd(4, weights + square * kGroup, product.into * 2);
+                _tile_loadd(6, turned + square * 512, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(6, turned + square * 512 + 256, 64);
+                _tile_dpbf16ps(0, 4, 6);
+            }
+            alignas(64) float found[kLanes * kLanes];
+            _tile_stored(0, found, 64);
+            for (int r = 0; r < ranks; ++r)
+                for (int lane = 0; lane < count; ++lane) out[static_cast<size_t>(lane) * width_ + first + r] = found[r * kLanes + lane];
+        }
+    }
+#endif
     float* reduced(int lane) { return reduced_.data() + static_cast<size_t>(lane) * width_; }
     const float* reduced(int lane) const { return reduced_.data() + static_cast<size_t>(lane) * width_; }
 

@@ -41,6 +41,14 @@ inline void use_half_tiles(int rows) {
     shape.set(7, 8, 64);
     _tile_loadconfig(&shape);
 }
+// 0: C of `rows` rows and `columns` columns. 4: A of `rows` rows. 6: B of `columns` columns.
+inline void use_one_tile(int rows, int columns) {
+    TileShape shape;
+    shape.set(0, rows, 4 * columns);
+    shape.set(4, rows, 64);
+    shape.set(6, 16, 4 * columns);
+    _tile_loadconfig(&shape);
+}
 inline void release_tiles() { _tile_release(); }
 // The compiler wants a register's number spelled out.
 #define DSLM_EACH_TILE(DO) if constexpr (tile == 0) { DO(0) } else if constexpr (tile == 1) { DO(1) } else if constexpr (tile == 2) { DO(2) } else { DO(3) }

@@ -3,6 +3,7 @@
 // Knows panels (see shapes.h) and rows rounded to match them. A row's sums are taken in the same
 // order whatever the number of rows and whichever instructions take them: sums of integers are
 // exact, and their scaling is the same everywhere; bf16 rows go through one kind of instruction.
+// Whether a row is codes or bf16 is not decided here.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +21,16 @@ namespace dslm {
 constexpr int kTile = 16;        // rows of a tile register
 constexpr int kAhead = 4096;     // bytes between what is used and what is asked for
 
-// What goes into a product: int8 codes in groups, or bf16. Tokens lie in sixteens, and of those
-// the same group together: [tokens / 16][groups][16 tokens][32 columns], as tile registers load
+// Neighbours of a batch that are multiplied in one way. In `Rows` they begin a sixteen, `first`.
+struct Run {
+    int start, stop;             // rows of the batch
+    int first;
+    bool is_bf16;
+    int count() const { return stop - start; }
+};
+
+// What goes into a product: int8 codes in groups, or bf16. Rows lie in sixteens, and of those
+// the same group together: [rows / 16][groups][16 rows][32 columns], as tile registers load
 // them. What belongs to a group of codes has the same order. Room for whole tiles is kept.
 struct Rows {
     int groups = 0;
@@ -31,28 +40,29 @@ struct Rows {
     std::vector<int32_t> offsets;    // 128 times the sum of the codes
     std::vector<uint16_t> numbers;   // bf16
 
-    void fit(int tokens, int columns, bool is_bf16) {
+    void fit(int count, int columns, bool have_codes, bool have_numbers) {
         groups = columns / kGroup;
-        const size_t room = at((tokens + 2 * kTile - 1) / kTile * kTile + kTile, 0);
-        if (is_bf16) return grow(numbers, room * kGroup);
+        const size_t room = at((count + 2 * kTile - 1) / kTile * kTile + kTile, 0);
+        if (have_numbers) grow(numbers, room * kGroup);
+        if (!have_codes) return;
         grow(codes, room * kGroup);
         grow(scales, room);
         grow(sums, room);
         grow(offsets, room);
     }
-    size_t at(int token, int group) const {
-        return (static_cast<size_t>(token / kTile) * groups + group) * kTile + token % kTile;
+    size_t at(int row, int group) const {
+        return (static_cast<size_t>(row / kTile) * groups + group) * kTile + row % kTile;
     }
-    // Columns `start` to `start + count` of a token, both in whole groups.
-    void set(int token, int start, int count, const float* values) {
+    // Columns `start` to `start + count` of a row, both in whole groups.
+    void set(int row, bool is_bf16, int start, int count, const float* values) {
         for (int group = start / kGroup; group < (start + count) / kGroup; ++group, values += kGroup) {
             const Floats low = load(values), high = load(values + kLanes);
-            if (codes.empty()) {
-                uint16_t* place = numbers.data() + at(token, group) * kGroup;
+            if (is_bf16) {
+                uint16_t* place = numbers.data() + at(row, group) * kGroup;
                 narrow(place, low);
                 narrow(place + kLanes, high);
             } else {
-                round(at(token, group), low, high);
+                round(at(row, group), low, high);
             }
         }
     }
@@ -253,11 +263,29 @@ template <int tile> void put(int count, Place to) {   // the first `count` rows 
     for (int token = 0; token < count; ++token) store(to.out + static_cast<size_t>(token) * to.stride, load(found + token * kLanes));
 }
 
-// bf16: `panels` (1 or 2) panels from `index` on by `tiles` (1 or 2) times 16 tokens. `is_first` asks for the next panels.
+// A panel of 4 bits as one of 16.
+inline void widen_panel(const Panel& panel, int groups, uint8_t* to) {
+    const Floats numbers = counting();
+    for (int group = 0; group < groups; ++group) {
+        ask_for(panel.codes + group * panel_bytes(4, 1) + kAhead, panel_bytes(4, 1));
+        const Floats scales = halves(panel.halves_at(4, group)), minima = halves(panel.halves_at(4, group) + kLanes);
+        for (int i = 0; i < 4; ++i) {
+            const Bytes both = load_bytes(panel.codes + group * 256 + 64 * i);
+#pragma GCC unroll 4
+            for (int pair = 0; pair < 4; ++pair, to += 64) {   // columns 8 i + 2 pair and the next
+                const int shift = pair / 2 * 4 + pair % 2 * 16;
+                const Floats even = fused(chosen(numbers, both, shift), scales, minima);
+                narrow_pairs(to, even, fused(chosen(numbers, both, shift + 8), scales, minima));
+            }
+        }
+    }
+}
+
+// `panels` (1 or 2) panels of 16 bits from `left` on by `tiles` (1 or 2) times 16 rows from `first` on. `asks` for the
+// panels behind.
 template <int panels, int tiles>
-void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first, int count, Place to) {
+void tiles_of_numbers(const uint8_t* left, bool asks, const Rows& in, int first, int count, Place to) {
     const int step = panel_bytes(16, in.groups);
-    const uint8_t* left = Panel(matrix, index).codes;
     const uint16_t* x = in.numbers.data() + in.at(first, 0) * kGroup;
     const uint16_t* more = in.numbers.data() + in.at(first + kTile, 0) * kGroup;
     constexpr int kBytes = kGroup * 2;
@@ -266,7 +294,7 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
     if (tiles == 2) _tile_zero(2);
     if (panels == 2 && tiles == 2) _tile_zero(3);
     for (int group = 0; group < in.groups; ++group, left += 1024) {
-        if (first == 0) {
+        if (asks) {
             if (panels == 1) ask_for(left + kAhead, 1024);
             else ask_for_later(left + panels * step, 1024), ask_for_later(left + (panels + 1) * step, 1024);
         }
@@ -292,95 +320,114 @@ void tiles_of_numbers(const Matrix& matrix, int index, const Rows& in, int first
     }
 }
 
-inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to) {
+// Panels of 16 bits, or of 4, which are widened first and stay in the cache while all rows pass.
+inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to) {
+    static thread_local std::vector<uint8_t> room;
+    const int tokens = run.count(), step = panel_bytes(16, in.groups);
+    const auto open = [&](int panel, int panels) {
+        if (matrix.bits == 16) return Panel(matrix, panel).codes;
+        if (room.size() < 2u * step + 64) room.resize(2u * step + 64);
+        uint8_t* start = room.data() + (-reinterpret_cast<uintptr_t>(room.data()) & 63);
+        for (int i = 0; i < panels; ++i) widen_panel(Panel(matrix, panel + i), in.groups, start + i * step);
+        return static_cast<const uint8_t*>(start);
+    };
     int panel = mine.start;
-    for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2)
+    for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2) {
+        const uint8_t* left = open(panel, 2);
         for (int token = 0; token < tokens; token += 2 * kTile) {
             const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
-            if (tokens - token > kTile) tiles_of_numbers<2, 2>(matrix, panel, in, token, std::min(tokens - token, 2 * kTile), place);
-            else tiles_of_numbers<2, 1>(matrix, panel, in, token, tokens - token, place);
+            const bool asks = matrix.bits == 16 && token == 0;
+            if (tokens - token > kTile) tiles_of_numbers<2, 2>(left, asks, in, run.first + token, std::min(tokens - token, 2 * kTile), place);
+            else tiles_of_numbers<2, 1>(left, asks, in, run.first + token, tokens - token, place);
         }
-    for (; panel < mine.stop; ++panel)
+    }
+    for (; panel < mine.stop; ++panel) {
+        const uint8_t* left = open(panel, 1);
         for (int token = 0; token < tokens; token += kTile) {
             const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
-            tiles_of_numbers<1, 1>(matrix, panel, in, token, std::min(tokens - token, kTile), place);
+            tiles_of_numbers<1, 1>(left, matrix.bits == 16 && token == 0, in, run.first + token, std::min(tokens - token, kTile), place);
         }
+    }
 }
 #endif
 
+// Rows `done` to `run.count()` of a run.
 template <int bits>
-void panel_by_few(const Panel& panel, const Rows& in, int token, int tokens, Place to) {
+void panel_by_few(const Panel& panel, const Rows& in, const Run& run, int done, Place to) {
     constexpr int kMost = 4;
     const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride, to.stride}; };
-    for (; token + kMost <= tokens; token += kMost) few<bits, kMost>(panel, in, token, at(token));
-    switch (tokens - token) {
-        case 1: return few<bits, 1>(panel, in, token, at(token));
-        case 2: return few<bits, 2>(panel, in, token, at(token));
-        case 3: return few<bits, 3>(panel, in, token, at(token));
+    for (; done + kMost <= run.count(); done += kMost) few<bits, kMost>(panel, in, run.first + done, at(done));
+    switch (run.count() - done) {
+        case 1: return few<bits, 1>(panel, in, run.first + done, at(done));
+        case 2: return few<bits, 2>(panel, in, run.first + done, at(done));
+        case 3: return few<bits, 3>(panel, in, run.first + done, at(done));
         default: return;
     }
 }
 
-constexpr int kFew = 5;          // up to so many tokens tile registers are not worth their trouble
+constexpr int kFew = 5;          // up to so many rows tile registers are not worth their trouble
 
 #ifdef DSLM_AMX
 template <int bits>
-void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, int tokens, Place to) {
+void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, const Run& run, Place to) {
     static thread_local std::vector<float> room;
     const Panel panel(matrix, index);
     const Opened<bits> opened(panel, in.groups, room);
     const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride, to.stride}; };
     const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next one
-    int token = 0;
-    for (; tokens - token > kFew; token += kTile, later = nullptr) {
-        const int count = std::min(tokens - token, kTile);
-        if (count <= 8) TileOfCodes<bits, 8>(opened, in, token).compute(count, at(token), later);
-        else TileOfCodes<bits, 16>(opened, in, token).compute(count, at(token), later);
+    int done = 0;
+    for (; run.count() - done > kFew; done += kTile, later = nullptr) {
+        const int count = std::min(run.count() - done, kTile);
+        if (count <= 8) TileOfCodes<bits, 8>(opened, in, run.first + done).compute(count, at(done), later);
+        else TileOfCodes<bits, 16>(opened, in, run.first + done).compute(count, at(done), later);
     }
-    if (token < tokens) panel_by_few<bits>(panel, in, token, tokens, to);
+    if (done < run.count()) panel_by_few<bits>(panel, in, run, done, to);
 }
 #endif
 
 template <int bits>
-void all_codes(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
+void all_codes(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to, [[maybe_unused]] bool has_tiles) {
     int index = mine.start;
 #ifdef DSLM_AMX
-    if (has_tiles && tokens > kFew) {
-        for (; index < mine.stop; ++index)
-            panel_by_tiles<bits>(matrix, index, in, tokens, {to.out + (index - mine.start) * kLanes, to.stride});
+    if (has_tiles && run.count() > kFew) {
+        use_half_tiles(std::min(run.count(), kTile));
+        for (; index < mine.stop; ++index) panel_by_tiles<bits>(matrix, index, in, run, {to.out + (index - mine.start) * kLanes, to.stride});
     }
 #endif
     for (; index < mine.stop; ++index)
-        panel_by_few<bits>(Panel(matrix, index), in, 0, tokens, {to.out + (index - mine.start) * kLanes, to.stride});
+        panel_by_few<bits>(Panel(matrix, index), in, run, 0, {to.out + (index - mine.start) * kLanes, to.stride});
 }
 
-inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, int tokens, Place to, [[maybe_unused]] bool has_tiles) {
+// A matrix of 16 bits, or, with tile registers, of 4.
+inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to, [[maybe_unused]] bool has_tiles) {
 #ifdef DSLM_AMX
-    if (has_tiles) return all_numbers_by_tiles(matrix, mine, in, tokens, to);
+    if (has_tiles) {
+        use_whole_tiles(std::min(run.count(), kTile));
+        return all_numbers_by_tiles(matrix, mine, in, run, to);
+    }
 #endif
     for (int index = mine.start; index < mine.stop; ++index) {
         const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + (index - mine.start) * kLanes, to.stride}; };
-        int token = 0;
-        for (; token + 4 <= tokens; token += 4) few_numbers<4>(matrix, index, in, token, at(token));
-        for (; token < tokens; ++token) few_numbers<1>(matrix, index, in, token, at(token));
+        int done = 0;
+        for (; done + 4 <= run.count(); done += 4) few_numbers<4>(matrix, index, in, run.first + done, at(done));
+        for (; done < run.count(); ++done) few_numbers<1>(matrix, index, in, run.first + done, at(done));
     }
 }
 
-// Before products of so many tokens with matrices of so many bits.
-inline void prepare([[maybe_unused]] int bits, [[maybe_unused]] int tokens, [[maybe_unused]] bool has_tiles) {
-#ifdef DSLM_AMX
-    if (!has_tiles || !tokens) return;
-    if (bits == 16) use_whole_tiles(std::min(tokens, kTile));
-    else if (tokens > kFew) use_half_tiles(std::min(tokens, kTile));
-#endif
+inline void product_of_run(const Matrix& matrix, const Rows& in, const Run& run, Place to, Range mine, bool has_tiles) {
+    to.out += static_cast<size_t>(run.start) * to.stride;
+    if (run.is_bf16) all_numbers(matrix, mine, in, run, to, has_tiles);
+    else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, run, to, has_tiles);
+    else all_codes<8>(matrix, mine, in, run, to, has_tiles);
 }
 
-// to.out[token * to.stride] and on: the sums of the rows in the panels `mine`. After `prepare`.
-inline void product(const Matrix& matrix, const Rows& in, int tokens, Place to, Range mine, bool has_tiles) {
-    if (!tokens) return;
-    if (matrix.bits == 16) all_numbers(matrix, mine, in, tokens, to, has_tiles);
-    else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, tokens, to, has_tiles);
-    else all_codes<8>(matrix, mine, in, tokens, to, has_tiles);
+// to.out[row of the batch * to.stride] and on: the sums of the rows in the panels `mine`.
+inline void product(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, Place to, Range mine, bool has_tiles) {
+    constexpr int kTogether = 4;     // panels that several runs pass, one after the other, while they are warm
+    const int each = runs.size() > 1 ? kTogether : std::max(1, mine.stop - mine.start);
+    for (int start = mine.start; start < mine.stop; start += each)
+        for (const Run& run : runs)
+            product_of_run(matrix, in, run, {to.out + (start - mine.start) * kLanes, to.stride}, {start, std::min(mine.stop, start + each)}, has_tiles);
 }
 
 // One row of a matrix of 8 or 16 bits, as numbers.

@@ -10,7 +10,10 @@ namespace dslm {
 constexpr int kGroup = 32;       // columns that share a scale
 constexpr int kPage = 16;        // tokens of a page
 constexpr int kSegment = 256;    // positions that attention takes together
-constexpr int kVersion = 3;
+// Chunks of so many tokens and more go through matrices of 4 bits as bf16, the matrices widened; rows of shorter ones are
+// codes. So what a draft or an answer comes to does not depend on what else is in the batch.
+constexpr int kWideChunk = 32;
+constexpr int kVersion = 4;
 
 // A panel is 16 rows of a matrix. Panels follow each other; each holds the codes of all its groups,
 // then what belongs to the codes:

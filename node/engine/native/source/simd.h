@@ -7,7 +7,8 @@
 // `first` keeps the first lanes and puts `rest` in the others; `power_of_two` is a * 2^n; `dot`
 // adds the products of four unsigned codes in each lane with the four signed bytes of x, exactly,
 // and `dot_small` too, for codes up to 15; `halves` reads fp16, `widen` bf16; `narrow` makes bf16, to nearest
-// even; `dot_pairs` adds the products of two bf16 numbers in each lane with the two in x.
+// even; `dot_pairs` adds the products of two bf16 numbers in each lane with the two in x. What only kernels with tile registers
+// use is in `simd_512.h` alone.
 #pragma once
 
 #include <cstdint>

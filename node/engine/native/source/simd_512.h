@@ -77,6 +77,45 @@ inline void narrow(uint16_t* place, Floats a) {  // to bf16, nearest even
                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
 #endif
 }
+inline void narrow_pairs(uint8_t* place, Floats even, Floats odd) {   // both to bf16, in turns
+    const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+#ifdef __AVX512BF16__
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+#else
+    alignas(64) uint16_t numbers[32];
+    narrow(numbers, even);
+    narrow(numbers + 16, odd);
+    const __m512i both = _mm512_load_si512(numbers);
+#endif
+    _mm512_storeu_si512(place, _mm512_permutexvar_epi16(turns, both));
+}
+// 16 rows of 16 times 4 bytes, turned in place.
+inline void turn(uint32_t* square) {
+    __m512i row[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) row[i] = _mm512_load_si512(square + 16 * i);
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+#pragma GCC unroll 4
+    for (int half = 8; half; half /= 2) {
+        const __m512i crossed = _mm512_xor_si512(lane, _mm512_set1_epi32(half)), other = _mm512_set1_epi32(16);
+        const __mmask16 upper = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(half));
+        const __m512i first = _mm512_mask_or_epi32(lane, upper, crossed, other), second = _mm512_mask_or_epi32(crossed, upper, lane, other);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i)
+            if (!(i & half)) {
+                const __m512i a = row[i], b = row[i | half];
+                row[i] = _mm512_permutex2var_epi32(a, first, b);
+                row[i | half] = _mm512_permutex2var_epi32(a, second, b);
+            }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(square + 16 * i, row[i]);
+}
+inline Floats counting() { return _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
+// `table` at the four bits of each lane of `codes` from bit `shift` on.
+inline Floats chosen(Floats table, Bytes codes, int shift) {
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(codes, static_cast<unsigned>(shift)), table);
+}
 // Adds, in each lane, the products of two bf16 numbers of `pairs` with the two in `x`.
 inline Floats dot_pairs(Floats total, const uint16_t* pairs, uint32_t x) {
     const __m512i both = _mm512_loadu_si512(pairs);

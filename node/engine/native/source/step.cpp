@@ -62,6 +62,8 @@ struct Room {                    // what a step needs, kept between steps
     std::vector<float> exact;        // what goes into a product, for adapters
     std::vector<uint16_t> queries;   // [kv_heads][tokens][heads of it][dimension]
     std::vector<Job> jobs;
+    std::vector<Run> runs, last_runs;   // of all rows; of those that want logits
+    std::vector<int> run_of;         // each row's
     std::vector<std::unique_ptr<AttentionRoom>> attention;   // of each thread
     std::vector<float> line;         // [threads][longest row]
     Rows narrow_in, seen_in, wide_in;
@@ -75,16 +77,19 @@ public:
           group(m.heads / m.kv_heads), width((m.heads + 2 * m.kv_heads) * m.dimension),
           longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch) {
         const size_t tokens = static_cast<size_t>(b.token_count);
-        const bool is_bf16 = m.bits == 16;
         grow(r.hidden, tokens * m.hidden);
         grow(r.stacked, tokens * width);
         grow(r.more, tokens * m.hidden);
         grow(r.wide, tokens * (adapted ? 2 * m.feed_forward : 2 * kGroup * team.size()));
         grow(r.line, static_cast<size_t>(team.size()) * longest);
         grow(r.queries, (tokens * m.heads + kQueries) * m.dimension);
-        r.narrow_in.fit(b.token_count, m.hidden, is_bf16);
-        r.seen_in.fit(b.token_count, m.heads * m.dimension, is_bf16);
-        r.wide_in.fit(b.token_count, m.feed_forward, is_bf16);
+        list_runs();
+        const bool is_bf16 = m.bits == 16;
+        const int most = std::max(r.runs.back().first + r.runs.back().count(), b.logit_count);
+        const bool have_numbers = is_bf16 || std::any_of(r.runs.begin(), r.runs.end(), [](const Run& run) { return run.is_bf16; });
+        r.narrow_in.fit(most, m.hidden, !is_bf16, have_numbers);
+        r.seen_in.fit(most, m.heads * m.dimension, !is_bf16, have_numbers);
+        r.wide_in.fit(most, m.feed_forward, !is_bf16, have_numbers);
         if (adapted) grow(r.exact, tokens * std::max({m.hidden, m.heads * m.dimension, m.feed_forward}));
         while (static_cast<int>(r.attention.size()) < team.size()) r.attention.push_back(std::make_unique<AttentionRoom>());
         for (auto& one : r.attention) one->fit(m.dimension);
@@ -97,8 +102,11 @@ public:
         for (int layer = 0; layer < m.layer_count; ++layer) block(layer, rank);
         team.meet();
         const Range rows = share_of(b.logit_count, rank);
-        for (int i = rows.start; i < rows.stop; ++i) enter(i, hidden(b.logit_rows[i]), m.final_norm, rank);
-        multiply(m.head, r.narrow_in, b.logit_count, b.logits, rank);
+        for (int i = rows.start; i < rows.stop; ++i) {
+            normalise(hidden(b.logit_rows[i]), m.final_norm, m.hidden, m.epsilon, line(rank));
+            r.narrow_in.set(i, m.bits == 16, 0, m.hidden, line(rank));
+        }
+        multiply(m.head, r.narrow_in, r.last_runs, b.logits, rank);
 #ifdef DSLM_AMX
         if (has_tiles) release_tiles();
 #endif
@@ -126,22 +134,41 @@ private:
         }
     }
 
-    void multiply(const Matrix& matrix, const Rows& in, int tokens, float* out, int rank) {
+    // Neighbours that are multiplied in one way: as bf16 in a model of 16 bits and, where four bits can be widened, in long chunks.
+    void list_runs() {
+        const bool may_widen = has_tiles && std::all_of(m.layers, m.layers + m.layer_count, [](const Layer& layer) {
+            return layer.query_key_value.bits == 4 && layer.output.bits == 4 && layer.gate_up.bits == 4 && layer.down.bits == 4;
+        });
+        r.runs.clear();
+        r.run_of.clear();
+        for (int s = 0; s < b.span_count; ++s) {
+            const int start = b.spans[s].start, stop = b.spans[s].stop;
+            const bool is_bf16 = m.bits == 16 || (may_widen && stop - start >= kWideChunk);
+            if (r.runs.empty()) r.runs.push_back({start, start, 0, is_bf16});
+            else if (const Run before = r.runs.back(); before.is_bf16 != is_bf16)
+                r.runs.push_back({start, start, (before.first + before.count() + kTile - 1) / kTile * kTile, is_bf16});
+            r.runs.back().stop = stop;
+            r.run_of.resize(static_cast<size_t>(stop), static_cast<int>(r.runs.size()) - 1);
+        }
+        r.last_runs.clear();
+        if (b.logit_count) r.last_runs.push_back({0, b.logit_count, 0, m.bits == 16});
+    }
+
+    void multiply(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, int rank) {
         team.meet();
-        panels_of(matrix, in, tokens, out, share_of(matrix.rows / kLanes, rank));
+        panels_of(matrix, in, runs, out, share_of(matrix.rows / kLanes, rank));
         team.meet();
     }
-    void panels_of(const Matrix& matrix, const Rows& in, int tokens, float* out, Range mine) {
-        prepare(matrix.bits, tokens, has_tiles);
-        product(matrix, in, tokens, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles);
+    void panels_of(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, Range mine) {
+        product(matrix, in, runs, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles);
     }
     // A product of a layer, `place` its number among all, with what adapters add.
     void multiply(int place, const Matrix& matrix, const Rows& in, float* out, int rank) {
-        if (!adapted) return multiply(matrix, in, b.token_count, out, rank);
+        if (!adapted) return multiply(matrix, in, r.runs, out, rank);
         const Range panels = share_of(matrix.rows / kLanes, rank);
         team.meet();
-        adapted.reduce(place, r.exact.data(), rank, team.size());
-        panels_of(matrix, in, b.token_count, out, panels);
+        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
+        panels_of(matrix, in, r.runs, out, panels);
         team.meet();
         adapted.expand(place, {out, matrix.rows, 0}, {panels.start * kLanes, panels.stop * kLanes});
         team.meet();
@@ -152,15 +179,14 @@ private:
         team.meet();
         if (!adapted) {
             float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup;
-            prepare(matrix.bits, b.token_count, has_tiles);
             for (int pair = pairs.start; pair < pairs.stop; ++pair) {
-                product(matrix, r.narrow_in, b.token_count, {part, 2 * kGroup}, {4 * pair, 4 * pair + 4}, has_tiles);
+                product(matrix, r.narrow_in, r.runs, {part, 2 * kGroup}, {4 * pair, 4 * pair + 4}, has_tiles);
                 gate_pair(pair, {part, 2 * kGroup});
             }
             return;
         }
-        adapted.reduce(place, r.exact.data(), rank, team.size());
-        panels_of(matrix, r.narrow_in, b.token_count, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
+        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
+        panels_of(matrix, r.narrow_in, r.runs, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
         team.meet();
         const Laid wide{r.wide.data(), matrix.rows, m.feed_forward};
         adapted.expand(place, wide, {pairs.start * kGroup, pairs.stop * kGroup});
@@ -176,7 +202,8 @@ private:
     }
     // What goes into the next product of a layer; adapters get it unrounded.
     void set(Rows& rows, int token, int start, int count, const float* values) {
-        rows.set(token, start, count, values);
+        const Run& run = r.runs[r.run_of[token]];
+        rows.set(run.first + token - run.start, run.is_bf16, start, count, values);
         if (adapted) std::copy(values, values + count, r.exact.data() + static_cast<size_t>(token) * rows.groups * kGroup + start);
     }
     void enter(int to, const float* row, const float* weight, int rank) {

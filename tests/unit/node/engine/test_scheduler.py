@@ -299,3 +299,17 @@ def test_clients_that_left_are_forgotten_when_it_no_longer_matters() -> None:
     assert len(shares._served) <= 1025
     shares.leave("stays")
     assert shares._served == {}
+
+
+def test_prompts_have_a_larger_budget_while_no_answer_waits_for_them() -> None:
+    limits = SchedulerLimits(1024, 2048, 4, 32, 256, prompt_tokens=128)
+    scheduler = Scheduler(limits)
+    scheduler.submit(request("a", numbers(1, 200)))
+    counts = []
+    for chosen in ([], [[5]]):
+        work = scheduler.schedule()
+        counts.append([item.count for item in work])
+        scheduler.advance(work, chosen)
+    scheduler.submit(request("b", numbers(2, 200)))
+    counts.append([item.count for item in scheduler.schedule()])
+    assert counts == [[128], [72], [1, 31]]
