@@ -37,7 +37,6 @@ from coordinator.chain.contest import HELD_TOKENS
 from coordinator.chain.evidence import (
     FLOOR,
     FLOOR_HIGHEST,
-    FLOOR_LOWEST,
     GAIN_MIN,
     LEAD_MAX,
     METRIC,
@@ -209,7 +208,7 @@ def _floor(name: str) -> float:
     """As `floor_of` of one card."""
     scores = read_card_file(SPECIALISTS / name / "card.toml").scores
     said = sorted(
-        max(FLOOR_LOWEST, min(FLOOR_HIGHEST, -one.score)) for one in scores if one.metric == METRIC
+        max(FLOOR, min(FLOOR_HIGHEST, -one.score)) for one in scores if one.metric == METRIC
     )
     return said[len(said) // 2] if said else FLOOR
 

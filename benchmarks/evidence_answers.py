@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from coordinator.chain.evidence import TOP
 from coordinator.measure import PeerMeasurements
+from coordinator.ports import Encoder
 from coordinator.routing.head import load_head
 from coordinator.routing.router import Router
 from node.engine.base import EngineRequest, Generated, TokenLikelihood
-from node.hosting.encoder import MiniLmEncoder
 from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
 from node.training.domains.catalogue import NAMES, own_domain
 from protocols.ids import PeerId
@@ -75,7 +75,7 @@ def drawn_prompts(data: Path, count: int, seed: int) -> list[Drawn]:
     return drawn
 
 
-async def routed(prompts: Sequence[Drawn], encoder: MiniLmEncoder) -> list[Routing]:
+async def routed(prompts: Sequence[Drawn], encoder: Encoder) -> list[Routing]:
     """The router's scores with the cards that ship."""
     router = Router(encoder, PeerMeasurements(PeerId("me")), head=load_head())
     cards = await shipped_cards(encoder)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.measure import PeerMeasurements
+from coordinator.ports import Encoder
 from coordinator.routing.head import load_head
 from coordinator.routing.plan import Plan
 from coordinator.routing.router import Router
@@ -83,7 +84,7 @@ async def _plans(router: Router, cards: list[CapabilityCard], prompts: list[str]
     return [await router.plan(Text(prompt), cards, 0.0) for prompt in prompts]
 
 
-async def shipped_cards(encoder: MiniLmEncoder) -> list[CapabilityCard]:
+async def shipped_cards(encoder: Encoder) -> list[CapabilityCard]:
     """Those of the specialists that ship, as a node announces them, and the plain base's."""
     cards = [CapabilityCard("p", "s", 1, 1e10, "base", "d", "b", "fp32", 2048)]
     for name in NAMES:
