@@ -19,9 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.routing.chains import best_pairs, log_shares
 from coordinator.routing.head import Head, fit_chance, shares
-from coordinator.routing.reading import Reading
 from coordinator.routing.verdict import FIT_MIN
 from report import Row as Line
 from report import print_report
@@ -32,8 +30,9 @@ from routing_cards import (
     by_domain,
     trial_cards,
 )
-from routing_data import DOMAINS, Data, Floats, Vectors, composites
-from routing_joined import chances, logits_of, seam_of
+from routing_composites import joined_lines
+from routing_data import DOMAINS, Data, Floats, Vectors
+from routing_joined import logits_of
 from routing_measures import (
     Interval,
     auroc_intervals,
@@ -57,8 +56,6 @@ from routing_training import (
 from train_router import add_arguments, open_encoder
 
 SEEDS = (0, 1, 2)
-COMPOSITES = 150
-LONE = 1_000
 ROBUST = 60
 """Prompts of each domain that are said otherwise."""
 OWN_STYLE = 40
@@ -206,68 +203,9 @@ def stranger_lines(bench: Bench) -> list[Line]:
 
 
 def composite_lines(bench: Bench) -> list[Line]:
-    """Two test questions of different domains, one after the other.
-
-    The two that are found are the best pair for both sides of the best cut, encoded apart, as the
-    router does where it cuts; lone prompts are test questions.
-    """
-    exact, detected, plain, seams = [], [], [], []
-    for seed, run in zip(SEEDS, bench.runs, strict=True):
-        rows = composites(bench.test.rows, COMPOSITES, seed, (" ",))
-        lone = random.Random(seed).sample(bench.test.rows, LONE)
-        joined = bench.vectors.readings([one.text for one in rows])
-        found = chances(run.head, joined, run.cards)
-        pairs = [{DOMAINS.index(one.domain), DOMAINS.index(one.second)} for one in rows]
-        owned = _owned(bench, run, joined, [cut for _, cut in found])
-        exact += [float(one == pair) for one, pair in zip(owned, pairs, strict=True)]
-        seams += [
-            float(cut >= 0 and cut == seam_of(row, read))
-            for row, read, (_, cut) in zip(rows, joined, found, strict=True)
-        ]
-        texts = bench.vectors.whole([one.text for one in rows])
-        whole = np.argsort(-run.theirs(texts), axis=1)[:, :2]
-        plain += [float(set(one.tolist()) == pair) for one, pair in zip(whole, pairs, strict=True)]
-        others = bench.vectors.readings([one.text for one in lone])
-        detected.append(
-            (
-                np.array([chance for chance, _ in found]),
-                np.array([chance for chance, _ in chances(run.head, others, run.cards)]),
-            )
-        )
-    of_pairs = bootstrap(np.array(exact))
-    of_chains = auroc_intervals(detected, detected)[0]
-    cut = [f"{np.mean([(p >= at).mean() for p, _ in detected]):.2f} of pairs and "
-           f"{np.mean([(n >= at).mean() for _, n in detected]):.2f} of lone prompts at {at}"
-           for at in (0.5, 0.6, 0.8)]  # fmt: skip
-    of_both = (
-        f"{of_pairs}; cut in the right place {np.mean(seams):.3f}; "
-        f"best two by 4 prototypes {np.mean(plain):.3f}"
-    )
-    of_cuts = f"{of_chains}; cut: {', '.join(cut)}"
-    pair, chain = of_pairs.value, of_chains.value
-    return [
-        Line("two domains: both found", pair, "", target=".75", met=pair >= 0.75, note=of_both),
-        Line("chain or single: AUROC", chain, "", target=".96", met=chain >= 0.96, note=of_cuts),
-    ]
-
-
-def _owned(
-    bench: Bench, run: Run, joined: Sequence[Reading], found: Sequence[int]
-) -> list[set[int]]:
-    """The best two cards for each prompt: of its halves apart, or of the whole if it has no cut."""
-    halves = [
-        (read.text[: read.cuts[cut].at], read.text[read.cuts[cut].at :])
-        if cut >= 0
-        else (read.text, read.text)
-        for read, cut in zip(joined, found, strict=True)
-    ]
-    before, behind = (
-        log_shares(
-            logits_of(run.head, bench.vectors.whole([half[side] for half in halves]), run.cards)[0]
-        )
-        for side in (0, 1)
-    )
-    return [set(one.tolist()) for one in best_pairs(before, behind)[1]]
+    """Two test questions of different domains, one after the other, and lone ones."""
+    trials = [(run.head, run.cards, run.theirs) for run in bench.runs]
+    return joined_lines(trials, bench.test.rows, bench.vectors)
 
 
 def robustness_lines(bench: Bench) -> list[Line]:

@@ -21,8 +21,8 @@ BLEED = 0.4
 """Parts that are encoded together see each other: so much of the other side's logits is taken off.
 """
 FLOOR = 1e-3
-SWITCH = 1.5
-"""Nats that a change of owner must gain: neighbours mostly belong together."""
+SWITCH = 0.5
+"""Nats that a change of owner must gain: what is cut here has two owners more often than one."""
 GAIN_MAX = 6.0
 CUT_FEATURES = 7 + MARKS
 CHAIN_FEATURES = CUT_FEATURES + 5
