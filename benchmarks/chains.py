@@ -1,7 +1,9 @@
 """Do prompts of several subjects find several specialists in turn, and what if a peer dies?
 
 Method: real daemons on loopback. The specialists that ship with dslm are shared out among three
-nodes, each on two of them, with the base on all; a fourth hosts nothing and is asked. Ten prompts
+nodes, each on two of them, with the base on all; a fourth hosts nothing and is asked. Where there
+is an activated form it is taken, and all trust each other, so that keys and values are passed on
+(in fp32, so that texts can be compared). Ten prompts
 of two or three subjects are asked with the model `auto`, greedily. Then every prompt again while
 the node that is to answer the first step that goes on from another one is killed before its first
 token, and again while it is killed in the middle (of the first step if none goes on from another);
@@ -39,6 +41,8 @@ from report import Row, print_report
 HOSTS = ("alder", "birch", "cedar")
 COPIES = 2
 TOKENS = 240
+_LIVES = 24
+"""Of a host, at most: it is killed once a prompt and round, at worst."""
 START_SECONDS, MEET_SECONDS = 240.0, 90.0
 KILL_AFTER_PIECES = 8
 MARKER = "<!-- what follows is written by `scripts/bench chains --write docs/chains.md` -->"
@@ -53,6 +57,8 @@ class Swarm:
         self._names = [one.name for one in specialists]
         self._places: dict[str, str] = {}
         """What each host is for, by the name of its node: a replacement has another name."""
+        successors = [_successor(host, number) for host in HOSTS for number in range(1, _LIVES)]
+        swarm.befriend(["elm", *HOSTS, *successors])
         self.asker = swarm.start("elm", "none")
         swarm.wait_ready([self.asker], START_SECONDS)
         self._address = address_of(self.asker)
@@ -86,12 +92,11 @@ class Swarm:
         for name, place in list(self._places.items()):
             if name not in alive:
                 del self._places[name]
-                number = len(name.partition("-")[2]) + 1
-                self._add(f"{place}-{'i' * number}", place)
+                self._add(_successor(place, len(name.partition("-")[2]) + 1), place)
         self._meet()
 
     def _add(self, name: str, place: str) -> None:
-        toml = models_toml(self._shares[place])
+        toml = f'{models_toml(self._shares[place])}[memory]\npages = "fp32"\n'
         node = self._swarm.start(name, "", [self._address], toml)
         self._swarm.wait_ready([node], START_SECONDS)
         self._places[name] = place
@@ -115,6 +120,10 @@ class Swarm:
                     return False
         known = set(self.names().values())
         return known.issuperset(self._places)
+
+
+def _successor(place: str, number: int) -> str:
+    return f"{place}-{'i' * number}"
 
 
 def token_of(node: TrialNode) -> str:
@@ -252,10 +261,10 @@ def main() -> int:
     found: dict[str, list[Seen]] = {}
     about: list[str] = []
     with tempfile.TemporaryDirectory(prefix="dslm-") as name:
-        shipped = shipped_specialists()
+        shipped = shipped_specialists(activated=True)
         real = bool(shipped) and not arguments.made_up
         specialists = list(shipped) if real else made_up(Path(name))
-        with TrialSwarm(models, environment()) as trial:
+        with TrialSwarm(models, environment(), precision="fp32") as trial:
             swarm = Swarm(trial, specialists)
             for title, fault in (
                 ("Undisturbed", ""),

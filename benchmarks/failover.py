@@ -241,7 +241,7 @@ def main() -> int:
     count = 3 if arguments.quick else 10
     models = load_process_config(Overrides()).config.paths.models
     rows: list[Row] = []
-    with TrialSwarm(models, environment()) as swarm:
+    with TrialSwarm(models, environment(), precision="fp32") as swarm:
         trial = Trial(swarm, rng)
         references = {temperature: ask(trial.asker, temperature) for temperature in (0.0, 0.8)}
         for label, fault, temperature, limit in (

@@ -91,7 +91,7 @@ class EngineConfig:
 
     threads: int = setting(0, "threads of the engine; 0: one for each physical core")
     precision: Precision = setting(  # noqa: RUF009 - a field of a frozen class
-        "fp32", "what weights are held in; auto: the best that fits into free memory"
+        "auto", "what weights are held in; auto: as a packed file has them, else the best that fits"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
         "auto", "where models are computed; auto: an NVIDIA GPU if there is one"

@@ -67,8 +67,8 @@ class Paths:
 
     @property
     def kernels(self) -> Path:
-        """What the engine compiled for this machine (mode 0700)."""
-        return self.state / "kernels"
+        """What the engine compiled for this machine (mode 0700), once for all nodes of one user."""
+        return self.models / "kernels"
 
     @property
     def runtime(self) -> Path:

@@ -69,10 +69,11 @@ class MeasuredScore(Struct, frozen=True):
 class CapabilityCard(Struct, frozen=True, tag="card"):
     """A peer says that it hosts a specialist, and what the specialist is good at.
 
-    `model_digest` names weights and tokenizer: replicas with the same digest and precision continue
-    each other's answers. A card with neither domains nor prototypes is a plain base; `auto` falls
-    back on one. `encoder` names the sentence encoder in whose space the prototypes lie; `exemplars`
-    are prompts such as the specialist is good at: receivers encode some and compare.
+    `model_digest` names weights and tokenizer: replicas with the same digest continue each other's
+    answers, those of the same precision first. A card with neither domains nor prototypes is a
+    plain base; `auto` falls back on one. `encoder` names the sentence encoder in whose space the
+    prototypes lie; `exemplars` are prompts such as the specialist is good at: receivers encode some
+    and compare.
 
     `adapter` is the digest of the adapter on the base whose digest is `base_digest`, empty for a
     plain base. `is_activated` says that the adapter was trained to begin with the answer, so that

@@ -98,11 +98,14 @@ class Candidates:
     ) -> CapabilityCard | Later | None:
         """Whom to ask: a card, or when to look again, or None when nobody is left.
 
-        With `like`, only peers with its weights in its precision: an answer that has begun goes
-        on with no others, since they would choose other tokens. Without, those weights are
-        preferred that most peers have, so that somebody can carry on.
+        With `like`, only peers with its weights: an answer that has begun goes on with no others.
+        Those that hold them in its precision come first, however they have fared, since others may
+        choose other tokens. Without, those weights are preferred that most peers have, so that
+        somebody can carry on.
         """
         eligible = [card for card in self._view() if self._may(card, like, but)]
+        alike = [card for card in eligible if like is None or _weights(card) == _weights(like)]
+        eligible = alike or eligible
         ready = [card for card in eligible if self._rests_until(card) <= now]
         if ready:
             return self._best(ready, now)
@@ -180,7 +183,7 @@ class Candidates:
         return (
             card.peer not in but
             and not (past and past.is_excluded)
-            and (like is None or _weights(card) == _weights(like))
+            and (like is None or card.model_digest == like.model_digest)
             and card.context_length >= self._context_needed
         )
 

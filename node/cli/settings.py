@@ -20,7 +20,7 @@ ListenFlag = Annotated[str, typer.Option(help="Address to be reached at by peers
 ApiFlag = Annotated[str, typer.Option(help="HOST:PORT of the API and web page.")]
 NameFlag = Annotated[str, typer.Option(help="Name that others see.")]
 PrecisionFlag = Annotated[
-    str, typer.Option(help="What weights are held in: auto, fp32 (default), bf16, int8 or int4.")
+    str, typer.Option(help="What weights are held in: auto (default), fp32, bf16, int8 or int4.")
 ]
 SetFlag = Annotated[
     list[str], typer.Option("--set", help="Any setting, SECTION.KEY=VALUE; repeatable.")

@@ -39,11 +39,13 @@ class Specialist:
     examples: tuple[str, ...] = ()
 
 
-def shipped_specialists(folder: Path | None = None) -> tuple[Specialist, ...]:
+def shipped_specialists(
+    folder: Path | None = None, *, activated: bool = False
+) -> tuple[Specialist, ...]:
     """One for each field in `folder`, by name; by default of this installation, maybe none.
 
     A folder whose card names no domains holds a helper that is not for questions: it is left out.
-    Of two for the same domains the activated one is: it is there to be compared.
+    Of two for the same domains the ordinary one is taken, or with `activated` the activated one.
     `ModelFileError` for a card that cannot be read.
     """
     place = folder or Path(__file__).resolve().parents[1] / "specialists"
@@ -52,7 +54,7 @@ def shipped_specialists(folder: Path | None = None) -> tuple[Specialist, ...]:
     folders = [one for one in sorted(place.iterdir()) if (one / ADAPTER).is_file()]
     cards = [(one, _card(one / CARD)) for one in folders]
     found: dict[tuple[str, ...], Specialist] = {}
-    for one, card in sorted(cards, key=lambda pair: pair[1].activated):
+    for one, card in sorted(cards, key=lambda pair: pair[1].activated != activated):
         if card.domains:
             found.setdefault(card.domains, Specialist(one.name, one, card.domains))
     return tuple(sorted(found.values(), key=lambda specialist: specialist.name))

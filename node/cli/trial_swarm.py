@@ -22,10 +22,12 @@ import psutil
 
 from node.cli.client import Client
 from node.gateway.admin_token import read_token
+from node.identity import load_or_create
 from node.paths import paths_below
 from node.process import tail
 from node.state import NodeState, PeersState, SpecialistsState
 from protocols.errors import DeadlineExceeded, DslmError, UserError
+from protocols.ids import PeerId
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 12.0
@@ -46,13 +48,15 @@ class TrialNode:
 class TrialSwarm:
     """Nodes that end with the `with` block, and by the kernel's hand if this process is killed.
 
-    `variables` is the environment for the nodes.
+    `variables` is the environment for the nodes, `precision` what they hold weights in.
     """
 
     models_dir: Path
     variables: Mapping[str, str]
+    precision: str = "auto"
     nodes: list[TrialNode] = field(default_factory=list)
     _folder: Path | None = None
+    _friends: Sequence[PeerId] = ()
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="dslm-"))
@@ -66,6 +70,11 @@ class TrialSwarm:
     ) -> None:
         self.stop()
 
+    def befriend(self, names: Sequence[str]) -> None:
+        """Nodes that are started under these names, and from now on, will trust each other."""
+        files = [paths_below(self._home(name)).identity_file for name in names]
+        self._friends = [load_or_create(file).peer_id for file in files]
+
     def start(
         self, name: str, model: str, bootstrap: Sequence[str] = (), models_toml: str = ""
     ) -> TrialNode:
@@ -73,10 +82,7 @@ class TrialSwarm:
 
         With `models_toml`, the `[[models]]` of a configuration file, `model` is not looked at.
         """
-        if self._folder is None:
-            raise UserError("a trial swarm is used in a with block")
-        home = self._folder / name
-        home.mkdir()
+        home = self._home(name)
         api = f"127.0.0.1:{_free_port()}"
         settings = {
             "api.listen": api,
@@ -86,6 +92,8 @@ class TrialSwarm:
             "network.bootstrap": ",".join(bootstrap),
             "network.announce": "",
             "swarm.name": "trial",
+            "engine.precision": self.precision,
+            "router.trusted": ",".join(self._friends),
         }
         command = [sys.executable, "-m", "node", "serve", "--home", str(home)]
         command += ["--with-parent", str(os.getpid())]
@@ -108,6 +116,13 @@ class TrialSwarm:
         node = TrialNode(name, process, Client(f"http://{api}", timeout=60.0), log)
         self.nodes.append(node)
         return node
+
+    def _home(self, name: str) -> Path:
+        if self._folder is None:
+            raise UserError("a trial swarm is used in a with block")
+        home = self._folder / name
+        home.mkdir(exist_ok=True)
+        return home
 
     def wait_ready(self, nodes: Sequence[TrialNode], seconds: float) -> None:
         """Until each of `nodes` answers; `UserError` with its log when one ends instead."""

@@ -5,6 +5,7 @@ Knows which forms there are; `node.hosting.peft` and `node.hosting.compact_adapt
 
 from pathlib import Path
 
+from node.engine.adapters.frozen import MakeA, frozen_a
 from node.engine.adapters.weights import Adapter, complaints
 from node.engine.config import LlamaConfig
 from node.hosting.compact_adapter import COMPACT_CONFIG, read_compact
@@ -12,14 +13,14 @@ from node.hosting.peft import PEFT_CONFIG, read_peft
 from protocols.errors import ModelFileError
 
 
-def read_adapter(folder: Path, config: LlamaConfig) -> Adapter:
-    """The adapter in `folder`, for a model of the shape `config`.
+def read_adapter(folder: Path, config: LlamaConfig, make_a: MakeA = frozen_a) -> Adapter:
+    """The adapter in `folder`, for a model of the shape `config`. `make_a` as in `read_compact`.
 
     `ModelFileError` when there is none, when it is damaged or asks for something that we do not
     compute (which is named), or when it was made for a model of another shape.
     """
     if (folder / COMPACT_CONFIG).is_file():
-        adapter = read_compact(folder, config)
+        adapter = read_compact(folder, config, make_a)
     elif (folder / PEFT_CONFIG).is_file():
         adapter = read_peft(folder, config)
     else:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from safetensors.torch import save_file
 from torch import Tensor
 
-from node.engine.adapters.frozen import frozen_a
+from node.engine.adapters.frozen import MakeA, frozen_a
 from node.engine.adapters.weights import PARTS, PRODUCTS, Adapter, LowRank, PartName
 from node.engine.config import LlamaConfig
 from node.engine.weights.packings import Int8Rows
@@ -53,10 +53,16 @@ class CompactConfig(Struct, frozen=True, forbid_unknown_fields=True):
     licence: Annotated[str, Meta(max_length=96)] = ""
 
 
-def compact_a(compact: CompactConfig, config: LlamaConfig, layer: int, part: PartName) -> Tensor:
+def compact_a(
+    compact: CompactConfig,
+    config: LlamaConfig,
+    layer: int,
+    part: PartName,
+    make_a: MakeA = frozen_a,
+) -> Tensor:
     """fp32 `[rank, in]`: the frozen A of one weight."""
     into = config.tensor_shapes()[f"layers.{layer}.{part}"][1]
-    return frozen_a(compact.seed, _a_name(compact, layer, part), compact.rank, into)
+    return make_a(compact.seed, _a_name(compact, layer, part), compact.rank, into)
 
 
 def _a_name(compact: CompactConfig, layer: int, part: PartName) -> str:
@@ -66,9 +72,10 @@ def _a_name(compact: CompactConfig, layer: int, part: PartName) -> str:
     return f"layers.{layer}.{product}"
 
 
-def read_compact(folder: Path, config: LlamaConfig) -> Adapter:
+def read_compact(folder: Path, config: LlamaConfig, make_a: MakeA = frozen_a) -> Adapter:
     """The adapter in `folder`, for a model of the shape `config`.
 
+    `make_a` may remember what it makes, for adapters that are read one after the other.
     `ModelFileError` when it is not whole, or was made for a model of another shape.
     """
     compact = read_json(folder / COMPACT_CONFIG, CompactConfig)
@@ -93,7 +100,7 @@ def read_compact(folder: Path, config: LlamaConfig) -> Adapter:
         for part in compact.parts:
             name = _a_name(compact, layer, part)
             if name not in made:
-                made[name] = compact_a(compact, config, layer, part)
+                made[name] = compact_a(compact, config, layer, part, make_a)
             b = _codes(folder, tensors, layer, part)
             pairs[layer, part] = LowRank(made[name], b, compact.scale)
     return Adapter(

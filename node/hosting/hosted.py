@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from node.engine.adapters.frozen import MakeA, frozen_a
 from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics, PageOwner
 from node.engine.batch import CPU
@@ -126,12 +127,15 @@ async def load_model(spec: HostedSpec, progress: Progress = lambda _fraction: No
     return hosted
 
 
-async def host_adapter(base: HostedModel, specialist: str, folder: Path) -> HostedModel:
+async def host_adapter(
+    base: HostedModel, specialist: str, folder: Path, make_a: MakeA = frozen_a
+) -> HostedModel:
     """Load the adapter in `folder` onto a running `base`, as a specialist of its own.
 
-    Requests go on meanwhile. `ModelFileError` as `read_adapter`, or if there is too little memory.
+    Requests go on meanwhile. `make_a` as in `read_compact`. `ModelFileError` as `read_adapter`, or
+    if there is too little memory.
     """
-    adapter = await asyncio.to_thread(fit_adapter, folder, base.config, base.precision)
+    adapter = await asyncio.to_thread(fit_adapter, folder, base.config, base.precision, make_a)
     await asyncio.to_thread(base.adapters.load, adapter.weights)
     hosted = adapter.hosted
     return replace(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from node.engine.adapters.frozen import MakeA, frozen_a
 from node.engine.adapters.weights import Adapter, start_of
 from node.engine.base import AdapterUse
 from node.engine.config import LlamaConfig
@@ -44,9 +45,11 @@ class FittingAdapter:
     hosted: HostedAdapter
 
 
-def fit_adapter(folder: Path, config: LlamaConfig, precision: Precision) -> FittingAdapter:
+def fit_adapter(
+    folder: Path, config: LlamaConfig, precision: Precision, make_a: MakeA = frozen_a
+) -> FittingAdapter:
     """The adapter in `folder` for a base in `precision`; `ModelFileError` if there is no room."""
-    adapter = read_adapter(folder, config)
+    adapter = read_adapter(folder, config, make_a)
     size = adapter.parameters * activation_type(precision).itemsize
     available = psutil.virtual_memory().available
     if size > available:

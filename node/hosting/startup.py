@@ -7,9 +7,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from node.config import EngineConfig, ModelConfig
+from node.engine.adapters.frozen import MakeA, frozen_a
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths, resolve
 from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
@@ -40,6 +42,7 @@ async def load_models(
         draft = await asyncio.to_thread(resolve, engine.draft_model, paths.models)
     bases: dict[HostedSpec, HostedModel] = {}
     loaded: dict[SpecialistId, HostedModel] = {}
+    make_a = cache(frozen_a)
     try:
         for one in settings:
             path = await asyncio.to_thread(resolve, one.path, paths.models)
@@ -57,7 +60,7 @@ async def load_models(
                 is_cache_shared=engine.share_prefixes,
             )
             base = bases[spec] = bases.get(spec) or await load_model(spec)
-            model = await _specialist(base, one)
+            model = await _specialist(base, one, make_a)
             loaded[model.specialist] = model
             _log.info("hosting %s from %s", describe_model(model), one.adapter or path)
     except BaseException:
@@ -67,10 +70,10 @@ async def load_models(
     return loaded
 
 
-async def _specialist(base: HostedModel, settings: ModelConfig) -> HostedModel:
+async def _specialist(base: HostedModel, settings: ModelConfig, make_a: MakeA) -> HostedModel:
     """`base` under the name that the settings give it, with the adapter that they name."""
     if settings.adapter:
-        return await host_adapter(base, settings.id, Path(settings.adapter))
+        return await host_adapter(base, settings.id, Path(settings.adapter), make_a)
     return replace(base, specialist=SpecialistId(settings.id)) if settings.id else base
 
 

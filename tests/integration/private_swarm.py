@@ -104,6 +104,7 @@ class PrivateSwarm:
             "node.name": machine,
             "network.listen": "/ip4/127.0.0.1/tcp/0",
             "router.encoder": "off",
+            "engine.precision": "fp32",
         }
         command = [sys.executable, "-m", "node", "serve", "--home", str(home)]
         command += ["--with-parent", str(os.getpid())]

@@ -96,7 +96,7 @@ def place(
         pytest.skip("the sentence encoder is not there: run scripts/test, which fetches it")
     folder = tmp_path_factory.mktemp("adapters")
     law, medicine = (specialist(folder, name) for name in sorted(SUBJECTS))
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         asker = swarm.start("asker", "none")
         swarm.wait_ready([asker], 90)
         address = [address_of(asker)]

@@ -41,7 +41,7 @@ def test_a_stock_host_gets_the_same_answer_as_an_http_client(
     smollm2_path: Path, models_dir: Path
 ) -> None:
     assert smollm2_path.exists()
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         host = swarm.start("host", "smollm2")
         swarm.wait_ready([host], 90)
         run = subprocess.run(  # noqa: S603  (our own program)

@@ -144,7 +144,7 @@ def swarm(smollm2_path: Path, models_dir: Path) -> Iterator[TrialSwarm]:
     assert smollm2_path.exists()
     if not default_encoder_paths(models_dir).exist:
         pytest.skip("the sentence encoder is not there: run scripts/test, which fetches it")
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         yield swarm
 
 

@@ -66,7 +66,7 @@ def asker(smollm2_path: Path, models_dir: Path) -> Iterator[TrialNode]:
     assert smollm2_path.exists()
     if not default_encoder_paths(models_dir).exist:
         pytest.skip("the sentence encoder is not there: run scripts/test, which fetches it")
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         asker = swarm.start("asker", "none")
         swarm.wait_ready([asker], 90)
         host = swarm.start("host", "", [address_of(asker)], HOSTED)

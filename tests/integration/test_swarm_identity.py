@@ -50,7 +50,7 @@ class Completion(msgspec.Struct):
 def asker(smollm2_path: Path, models_dir: Path) -> Iterator[TrialNode]:
     """The one of three nodes that hosts nothing, when it has found the other two."""
     assert smollm2_path.exists()
-    with TrialSwarm(models_dir, environment()) as swarm:
+    with TrialSwarm(models_dir, environment(), precision="fp32") as swarm:
         asker = swarm.start("asker", "none")
         swarm.wait_ready([asker], 90)
         hosts = [swarm.start(name, "smollm2", [address_of(asker)]) for name in ("one", "two")]

@@ -6,11 +6,16 @@ in fp64 and rounded to what bf16 holds, where the last bits of a library do not 
 
 import hashlib
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+MakeA = Callable[[int, str, int, int], Tensor]
+"""`frozen_a`, or something that remembers what it made."""
 
 
 def frozen_a(seed: int, name: str, rank: int, columns: int) -> Tensor:
@@ -25,7 +30,17 @@ def frozen_a(seed: int, name: str, rank: int, columns: int) -> Tensor:
     words = np.frombuffer(stream().digest(8 * rank * columns), dtype="<u4").astype(np.float64)
     uniform = ((words + 0.5) / 2**32).reshape(2, columns, rank)
     normal = np.sqrt(-2 * np.log(uniform[0])) * np.cos(2 * math.pi * uniform[1])
-    basis, triangle = np.linalg.qr(normal)
-    # QR is unique but for signs, which libraries choose differently.
-    rows = (basis * np.sign(np.diagonal(triangle))).T
-    return torch.from_numpy(np.ascontiguousarray(rows)).bfloat16().float()
+    return torch.from_numpy(_orthonormal(np.ascontiguousarray(normal.T))).bfloat16().float()
+
+
+def _orthonormal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`rows` by modified Gram-Schmidt, in place: what QR gives with positive signs.
+
+    Not `numpy.linalg.qr`: the threads of its library wait for each other for seconds on a busy
+    machine, and an adapter has a hundred of these.
+    """
+    for at in range(len(rows)):
+        rows[at] /= math.sqrt((rows[at] * rows[at]).sum())
+        rest = rows[at + 1 :]
+        rest -= (rest * rows[at]).sum(axis=1, keepdims=True) * rows[at]
+    return rows

@@ -4,6 +4,7 @@ Knows compilers and folders; must not know models. Where nothing can be compiled
 in words for people.
 """
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -12,7 +13,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def native_library(
     """The compiled step for this machine, built first if it has not been.
 
     `say` hears one line before a build, which takes seconds. `NativeUnfit` with the reason if there
-    is none. Processes that build at the same time make the same file; the last one's stays.
+    is none. Of processes that need it at the same time one builds, and the others wait.
     """
     flags = _cpu_flags()
     if missing := [name for name in settings.needed if name not in flags]:
@@ -65,8 +67,21 @@ def native_library(
     _make_private(settings.folder)
     if not path.is_file():
         say(f"compiling the engine's kernels for this CPU with {compiler} (some seconds, once)")
-        _compile(settings, compiler, path)
+        with _one_at_a_time(settings.folder):
+            if not path.is_file():
+                _compile(settings, compiler, path)
     return NativeLibrary(path)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """The lock goes with the process, however that ends."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import msgspec
 import pytest
 
 from coordinator.answer import (
@@ -104,6 +105,19 @@ def test_everything_that_decides_a_token_goes_to_each_peer() -> None:
     for ask in asked:
         assert (ask.sampling, ask.stop) == (sampling, ("x",))
         assert ask.constraint == RegularExpression("a")
+
+
+def test_an_answer_goes_on_in_its_precision_if_it_can_and_in_another_if_it_must() -> None:
+    scene = three()
+    scene.cards[1] = msgspec.structs.replace(scene.cards[1], precision="int4")
+    (first,) = started(scene.run.start(0.0))
+    assert first[1] == A
+    scene.say(0, 0, 5)
+    (second,) = started(scene.run.failed(0, ProtocolError("nonsense"), 0.2))
+    assert second[1:] == (C, (5,))
+    scene.say(second[0], 1, 6)
+    (third,) = started(scene.run.failed(second[0], ProtocolError("nonsense"), 0.3))
+    assert third[1:] == (B, (5, 6))
 
 
 def test_likelihoods_reach_the_client() -> None:

@@ -33,6 +33,8 @@ def test_helpers_and_second_ones_for_a_field_are_left_out(tmp_path: Path) -> Non
     put(tmp_path, "dance", 'domains = ["dance"]\nactivated = true')
     put(tmp_path, "zart", 'domains = ["art"]')
     assert [one.name for one in shipped_specialists(tmp_path)] == ["dance", "zart"]
+    activated = shipped_specialists(tmp_path, activated=True)
+    assert [one.name for one in activated] == ["art-activated", "dance"]
 
 
 def test_what_this_installation_ships_is_there_and_small() -> None:
