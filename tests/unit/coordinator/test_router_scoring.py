@@ -137,10 +137,10 @@ async def test_a_side_that_was_not_seen_is_no_place_to_cut() -> None:
 
 @pytest.fixture(scope="module")
 def crowd() -> tuple[CapabilityCard, ...]:
-    """Five hundred cards of four prototypes each, around as many directions."""
+    """Three hundred cards of four prototypes each, around as many directions."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(500, 1, DIMENSIONS)) * np.linspace(2, 0.2, DIMENSIONS)
-    found = centres + 0.2 * rng.normal(size=(500, 4, DIMENSIONS))
+    centres = rng.normal(size=(300, 1, DIMENSIONS)) * np.linspace(2, 0.2, DIMENSIONS)
+    found = centres + 0.2 * rng.normal(size=(300, 4, DIMENSIONS))
     return tuple(card(f"s{at:03}", *rows) for at, rows in enumerate(np.asarray(found, np.float32)))
 
 
@@ -161,14 +161,12 @@ async def test_the_sketch_of_a_crowd_misses_nobody_who_is_near(
 ) -> None:
     encoder = Fixed()
     scorer, rng = Scorer(encoder, head()), np.random.default_rng(1)
-    for at in rng.choice(len(crowd), 40, replace=False):
+    for at in rng.choice(len(crowd), 12, replace=False):
         wanted = np.frombuffer(crowd[at].prototypes[0].vector, np.int8).astype(np.float32)
         encoder.vector = wanted / np.linalg.norm(wanted)
         scored = await scorer.score("A prompt. And one more sentence.", crowd)
-        alone = await Scorer(encoder, head()).score("A prompt.", crowd[at : at + 1])
         assert scored.scores[0].specialist == crowd[at].specialist
         assert len(scored.scores) == SHORTLIST
-        assert alone.scores[0].specialist == crowd[at].specialist
 
 
 async def test_replicas_in_a_crowd_are_sketched_as_one_specialist(
