@@ -40,7 +40,7 @@ from routing_joined import (
 from routing_noise import lower, typos
 
 SHRINK = 1.0
-SHARPNESS = 30.0
+SHARPNESS = 15.0
 BACKGROUND = 64
 NOISY = 350
 _WRAPPERS = (
