@@ -2,7 +2,8 @@
 
 Knows the router; must not know what is right. Cards are made of random sentences' vectors, each
 with eight prototypes and a description; descriptions are learnt before, as a node does when it
-meets cards. Prompts never repeat. The baseline is the encoder alone.
+meets cards. Prompts never repeat. The baseline is the encoder alone. The encoder computes with one
+thread; `OMP_NUM_THREADS=1 taskset -c 0` keeps the rest on the same core.
 """
 
 import asyncio
@@ -85,7 +86,8 @@ async def _measure(encoder: MiniLmEncoder) -> list[Line]:
             encodings.append((time.perf_counter() - started) * 1e3)
             assert at or plans
         middle, alone = percentile(plans, 0.5), percentile(encodings, 0.5)
-        note = f"p95 {percentile(plans, 0.95):.1f} ms; the encoder alone {alone:.1f} ms"
+        spread = f"p95 {percentile(plans, 0.95):.1f} ms"
+        note = f"{spread}; the encoder alone {alone:.1f} ms, by {encoder.about}"
         name = f"decision, {tokens} tokens, {CARDS:,} cards: p50"
         target = f"{limit:g} ms"
         row = Line(name, middle, "ms", "encoder", middle / alone, target, middle <= limit, note)

@@ -16,7 +16,8 @@ from coordinator.answer import AnswerEvent, AnswerRequest, Route
 from coordinator.memory import with_ticket
 from coordinator.ports import Encoder, Planner
 from node.accounts import Accounts
-from node.cards import CardMaker, hosted_state
+from node.adapter_desk import AdapterDesk, Offered
+from node.cards import CardMaker
 from node.config import NodeConfig
 from node.engine.base import EngineStatistics
 from node.engine.device import default_threads, describe_device
@@ -32,6 +33,7 @@ from node.hosting.page_memory import HostedPages
 from node.hosting.startup import load_encoder, load_models, load_planner
 from node.metrics import AnswerFunction, Metrics
 from node.presences import Presences
+from node.quantities import format_device
 from node.services.ask import AskService
 from node.services.memory import MemorySettings, NodeMemory
 from node.view import Facts, LiveView
@@ -96,6 +98,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator["Node"]:
     threads = config.engine.threads or default_threads()
     async with AsyncExitStack() as stack:
         engine = replace(config.engine, threads=threads)
+        device = describe_device(threads, device_for(engine.device))
+        _log.info("computing on %s", format_device(device))
         models = await load_models(config.models, config.paths, engine)
         for model in models.values():
             stack.push_async_callback(model.close)
@@ -136,12 +140,20 @@ class Node:
         self._config = config
         self._matter = matter
         clock, rng = chance
+        self.offered = Offered(dict(matter.models), list(matter.cards))
         self.presences = Presences(config, tasks)
         self.service = AskService(matter.models, clock, self.presences.allowance)
         self.memory = _memory(config, matter, clock)
         shared = self.memory if config.memory.share else None
         self._ground = Ground(
-            config, clock, rng, matter.encoder, self.service, matter.cards, shared, matter.planner
+            config,
+            clock,
+            rng,
+            matter.encoder,
+            self.service,
+            self.offered.cards,
+            shared,
+            matter.planner,
         )
         self.accounts = Accounts()
         self.metrics = self._make_metrics()
@@ -231,7 +243,7 @@ class Node:
         return metrics
 
     def _engines(self) -> list[EngineStatistics]:
-        return [model.statistics() for model in self._matter.models.values()]
+        return [model.statistics() for model in self.offered.models.values()]
 
     def _count_peers(self) -> int:
         now = self._ground.clock.now()
@@ -243,10 +255,6 @@ class Node:
             name=self._config.node.name,
             started=self._ground.clock.monotonic(),
             encoder=matter.encoder.digest if matter.encoder else "",
-            hosted=tuple(
-                hosted_state(matter.models[SpecialistId(card.specialist)], card)
-                for card in matter.cards
-            ),
         )
 
     def _view_parts(self) -> ViewParts:
@@ -260,6 +268,14 @@ class Node:
             engines=self._engines,
             api_url=lambda: self._config.api.url,
             clock=self._ground.clock,
+            desk=AdapterDesk(
+                self.offered,
+                CardMaker(self._matter.encoder),
+                self.service,
+                self.memory,
+                self.presences.cards_changed,
+            ),
+            hosted=self.offered.states,
             accounts=self.accounts,
         )
 

@@ -11,8 +11,6 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed
 from coordinator.coordinator import Coordinator
 from coordinator.coordinator import Parts as CoordinatorParts
@@ -314,11 +312,10 @@ class Presence:
 
     def _make_profile(self) -> Profile:
         ground = self._ground
-        cards = [replace(card, swarm=self.charter.swarm, peer=self.me) for card in ground.cards]
         return Profile(
             ground.config.node.name or self.me[-6:],
             self.charter.swarm,
-            cards,
+            ground.cards,
             self.reach.announced,
             self.network.transport,
             ground.service,

@@ -77,6 +77,12 @@ class Presences:
             self._alive[name] for name in sorted(self._alive, key=lambda one: (one != current, one))
         )
 
+    def cards_changed(self) -> None:
+        """Announce what is hosted now in every swarm, and forget at once what is no more."""
+        for presence in self._alive.values():
+            presence.directory.forget(presence.me)
+            presence.announcer.announce_soon()
+
     def named(self, name: str | None) -> Presence:
         """The presence in `name`, or in the current swarm; `UserError` if there is none."""
         wanted = self._current_name() if name is None else name

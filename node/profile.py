@@ -6,6 +6,8 @@ Knows the facts and the live load; must not know how they are sent.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from node.announcer import Offer
 from node.services.ask import AskService
 from protocols import limits, versions
@@ -17,7 +19,10 @@ from protocols.records import CapabilityCard, NodeRecord
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One node's, in one swarm. `announced` gives the addresses to tell others."""
+    """One node's, in one swarm. `announced` gives the addresses to tell others.
+
+    `cards` is what there is to offer at the moment; peer and swarm are filled in.
+    """
 
     name: str
     swarm: SwarmId
@@ -55,7 +60,9 @@ class Profile:
     def _living(self) -> tuple[CapabilityCard, ...]:
         """A model that broke is not offered any more."""
         return tuple(
-            card for card in self.cards if self.service.is_healthy(SpecialistId(card.specialist))
+            replace(card, swarm=self.swarm, peer=self.peer)
+            for card in self.cards
+            if self.service.is_healthy(SpecialistId(card.specialist))
         )
 
     def info(self, nonce: int) -> InfoReply:

@@ -6,6 +6,7 @@ Knows units only; must not know which setting a value belongs to.
 import math
 import re
 
+from node.state import DeviceState
 from protocols.errors import ConfigError
 
 _MOST = 2**63
@@ -86,3 +87,12 @@ def _split(value: object, wanted: str) -> tuple[float, str]:
     if match is None:
         raise ConfigError(f"{value!r} is not {wanted}")
     return float(match[1]), match[2]
+
+
+def format_device(device: DeviceState) -> str:
+    """The hardware that models run on, and what of its memory is free."""
+    kind = "CPU" if device.kind == "cpu" else f"GPU ({device.kind})"
+    return (
+        f"{kind}, {device.name}, {device.threads} threads, "
+        f"{format_size(device.memory_free)} of {format_size(device.memory_total)} memory free"
+    )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from node.adapter_state import AdapterOrder, AdaptersState
 from node.work_state import StatsState
 
 SCHEMA_VERSION = 1
@@ -356,6 +357,18 @@ class NodeView(Protocol):
 
     async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:
         """Take over documents that the owner signed (delegations, revocations); spread them."""
+        ...
+
+    def adapters(self) -> AdaptersState:
+        """The specialists here that are adapters on a base."""
+        ...
+
+    async def add_adapter(self, order: AdapterOrder) -> None:
+        """Load one while the node runs, and offer it. `UserError` if that cannot be."""
+        ...
+
+    async def remove_adapter(self, name: str) -> None:
+        """Offer one no more; answers in progress go on. `UserError` if there is none."""
         ...
 
     async def ping(self, peer: str, count: int) -> PingReport:

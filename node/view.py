@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from node import state as shapes
 from node.accounts import Accounts
+from node.adapter_desk import AdapterDesk
+from node.adapter_state import AdapterOrder, AdaptersState
 from node.engine.base import EngineStatistics
 from node.metrics import Metrics
 from node.presence import Presence
@@ -36,7 +38,6 @@ class Facts:
     name: str
     started: float
     encoder: str
-    hosted: tuple[shapes.HostedState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Parts:
     device: Callable[[], shapes.DeviceState]
     api_url: Callable[[], str]
     clock: Clock
+    desk: AdapterDesk
+    hosted: Callable[[], Sequence[shapes.HostedState]]
     engines: Callable[[], Sequence[EngineStatistics]] = tuple
     accounts: Accounts = field(default_factory=Accounts)
 
@@ -80,7 +83,7 @@ class LiveView(SwarmView):
             network=presence.network.status(),
             draining=self.draining,
             device=parts.device(),
-            hosted=tuple(self._with_load(model) for model in facts.hosted),
+            hosted=tuple(self._with_load(model) for model in parts.hosted()),
             known_peers=known.nodes,
             known_specialists=known.specialists,
             served_requests=parts.service.served.requests,
@@ -118,6 +121,18 @@ class LiveView(SwarmView):
             found = tuple({card.specialist: card for card in ordered}.values())
         rows = (self._card(presence, card) for card in found[:CARDS_SHOWN_MAX])
         return shapes.CardsState(shapes.SCHEMA_VERSION, tuple(rows))
+
+    def adapters(self) -> AdaptersState:
+        """See `NodeView`."""
+        return self._parts.desk.state()
+
+    async def add_adapter(self, order: AdapterOrder) -> None:
+        """See `NodeView`."""
+        await self._parts.desk.add(order)
+
+    async def remove_adapter(self, name: str) -> None:
+        """See `NodeView`."""
+        await self._parts.desk.remove(name)
 
     async def ping(self, peer: str, count: int) -> shapes.PingReport:
         """See `NodeView`. `UnknownPeer` if the name fits none or several."""

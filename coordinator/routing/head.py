@@ -70,9 +70,9 @@ class PreparedCards:
     def only(self, chosen: Sequence[int]) -> "PreparedCards":
         """The cards with these indices, in this order."""
         cards = self.cards
-        at = [np.arange(cards.starts[i], cards.starts[i] + cards.counts[i]) for i in chosen]
-        rows = np.concatenate(at) if at else np.zeros(0, np.intp)
         counts = cards.counts[list(chosen)]
+        moved = cards.starts[list(chosen)] - (np.cumsum(counts) - counts)
+        rows = np.arange(counts.sum()) + np.repeat(moved, counts)
         taken = tuple(cards.cards[i] for i in chosen)
         kept = CardSet(taken, cards.prototypes[rows], np.cumsum(counts) - counts, counts)
         return PreparedCards(kept, self.rows[rows])

@@ -80,14 +80,14 @@ class _Sketch:
     """All prototypes in the few directions in which they differ most: tells who may be near."""
 
     basis: Floats
-    rows: Floats
+    columns: Floats
     starts: NDArray[np.intp]
     several: tuple[int, ...]
     """Which specialists have more than one card."""
 
     def nearest(self, projected: Floats) -> Floats:
         """`[cards]`: about the best cosine of any prototype with any of the vectors."""
-        about = ((projected @ self.basis) @ self.rows.T).max(axis=0)
+        about = ((projected @ self.basis) @ self.columns).max(axis=0)
         found: Floats = np.maximum.reduceat(about, self.starts)
         return found
 
@@ -97,7 +97,8 @@ def _sketch(prepared: PreparedCards, groups: Sequence[NDArray[np.intp]]) -> _Ske
     several = tuple(at for at, one in enumerate(groups) if len(one) > 1)
     _, directions = np.linalg.eigh(rows.T @ rows)
     basis = np.ascontiguousarray(directions[:, -SKETCH_DIRECTIONS:], dtype=np.float32)
-    return _Sketch(basis, rows @ basis, prepared.cards.starts, several)
+    columns = np.ascontiguousarray((rows @ basis).T)  # so that the product takes half the time
+    return _Sketch(basis, columns, prepared.cards.starts, several)
 
 
 @dataclass(frozen=True, slots=True)

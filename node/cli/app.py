@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from node.cli import (
+    adapter,
     card,
     chat,
     config,
@@ -61,7 +62,7 @@ def make_app() -> typer.Typer:
     for module in _VERBS:
         name = module.__name__.rpartition(".")[2]
         app.command(name, epilog=module.EPILOG)(getattr(module, name))
-    for group in (swarm, key, card, config):
+    for group in (swarm, adapter, key, card, config):
         app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     return app
 

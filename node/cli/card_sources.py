@@ -102,7 +102,8 @@ def load_encoder(invocation: Invocation) -> "Encoder":
     from node.hosting.encoder import MiniLmEncoder
 
     try:
-        return MiniLmEncoder(paths.model, paths.tokenizer)
+        # torch would compute faster, but importing it takes longer than a few texts.
+        return MiniLmEncoder(paths.model, paths.tokenizer, runtime="onnx")
     except ModelFileError as error:
         raise UserError(f"{error} `dslm pull minilm` does") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import typer
 
+from node.cli import computing
 from node.cli.client import Client
 from node.cli.exits import Exit
 from node.cli.output import show, show_json
@@ -179,6 +180,7 @@ def _running(config: NodeConfig, running: RunningNode | None) -> Iterator[Check]
     if running is None:
         free = "no node runs, and its ports are free"
         yield _try("ports", lambda: require_free_ports(config), free)
+        yield from computing.checks(config)
         return
     try:
         client = own_client(config.paths, running, timeout=5.0)
@@ -189,6 +191,7 @@ def _running(config: NodeConfig, running: RunningNode | None) -> Iterator[Check]
         return
     yield Check("node", True, f"pid {running.pid} at {running.api_url}")
     network_fix = "`dslm logs` tells more; `dslm down && dslm up` starts afresh"
+    yield from computing.checks_of(state.device, state.hosted)
     yield Check("network", state.network == "up", state.network, network_fix)
     yield from memberships
     others = max(0, state.known_peers - 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from node.cli.output import short_peer, show, show_json, table_lines
 from node.cli.settings import SwarmFlag, in_swarm
 from node.cli.verb import Invocation, verb
-from node.quantities import format_duration, format_size
+from node.quantities import format_device, format_duration, format_size
 from node.state import HostedState, NodeState, ReadersState, SwarmReaders
 
 EPILOG = """\b
@@ -59,7 +59,7 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
         ("node", f"{state.name or short_peer(state.peer)}, dslm {state.software}, pid {state.pid}"),
         ("up", format_duration(state.uptime)),
         ("swarm", _swarm_line(state.swarm, swarms)),
-        ("device", describe_device(state)),
+        ("device", format_device(state.device)),
         ("hosting", hosted or "nothing"),
         ("knows", f"{state.known_peers} peers, {state.known_specialists} specialists"),
         ("served", f"{state.served_requests} requests, {state.served_tokens} tokens"),
@@ -76,16 +76,6 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
 
 def _kernels(model: HostedState) -> str:
     return f", {model.kernels}" if model.kernels else ""
-
-
-def describe_device(state: NodeState) -> str:
-    """The hardware that was found."""
-    device = state.device
-    kind = "CPU" if device.kind == "cpu" else "GPU"
-    return (
-        f"{kind}, {device.name}, {device.threads} threads, "
-        f"{format_size(device.memory_free)} of {format_size(device.memory_total)} memory free"
-    )
 
 
 def invitation(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> str:

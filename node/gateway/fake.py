@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
+from node.adapter_state import AdapterOrder, AdaptersState, AdapterState
 from node.state import (
     SCHEMA_VERSION,
     CardsState,
@@ -177,6 +178,7 @@ class FixedView:
     published: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     asked_swarms: list[str | None] = field(default_factory=list)
     """Of every question about a swarm."""
+    hosted_adapters: list[AdapterState] = field(default_factory=list)
 
     def state(self, swarm: str | None = None) -> NodeState:
         """A node that hosts nothing."""
@@ -282,6 +284,23 @@ class FixedView:
     async def publish(self, name: str, documents: tuple[bytes, ...]) -> None:
         """Remembered by swarm."""
         self.published[name] = documents
+
+    def adapters(self) -> AdaptersState:
+        """What was added."""
+        return AdaptersState(SCHEMA_VERSION, tuple(self.hosted_adapters))
+
+    async def add_adapter(self, order: AdapterOrder) -> None:
+        """Takes any folder but `nothing`."""
+        if order.folder == "nothing":
+            raise UserError("there is no adapter in nothing")
+        one = AdapterState(order.id or "own", order.base, "d" * 64, 10, order.domains, False)
+        self.hosted_adapters.append(one)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Knows all names but `nobody`."""
+        if name == "nobody":
+            raise UserError(f"this node hosts no {name!r}")
+        self.hosted_adapters = [one for one in self.hosted_adapters if one.id != name]
 
     async def ping(self, peer: str, count: int) -> PingReport:
         """One millisecond each time."""

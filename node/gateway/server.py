@@ -11,6 +11,7 @@ from aiohttp import web
 
 from node.gateway import wire
 from node.gateway.access import Access, Door
+from node.gateway.adapters import AdapterRoutes
 from node.gateway.admin import AdminRoutes
 from node.gateway.answers import AnswerSender
 from node.gateway.chat import ChatRoutes
@@ -65,6 +66,7 @@ class Gateway:
                 + CompletionRoutes(reader, sender).routes()
                 + ModelRoutes(view, int(clock.now())).routes()
                 + AdminRoutes(view, config.route).routes()
+                + AdapterRoutes(view).routes()
                 + SwarmRoutes(view).routes()
                 + JoinRoutes(view).routes()
                 + HealthRoutes(view).routes()

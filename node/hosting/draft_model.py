@@ -23,10 +23,8 @@ class DraftModel:
     size: int
 
 
-def load_draft_model(
-    path: Path, base: ModelWeights, precision: Precision, positions: int, cache_tokens: int
-) -> DraftModel:
-    """The model in `path`, which will guess for `base`, with room for `cache_tokens` tokens.
+def read_draft_model(path: Path, base: ModelWeights, positions: int) -> ModelWeights:
+    """What is in `path`, which will guess for `base`; nothing of it is in memory yet.
 
     `ModelFileError` if it cannot be read, if its tokens are not those of `base`, or if it was made
     for texts of fewer than `positions` tokens.
@@ -38,6 +36,13 @@ def load_draft_model(
             f"{path} cannot guess for {base.name}: it was made for {weights.config.context_length} "
             f"tokens, and answers may have {positions}. Give the model a smaller context."
         )
+    return weights
+
+
+def load_draft_model(
+    weights: ModelWeights, precision: Precision, positions: int, cache_tokens: int
+) -> DraftModel:
+    """The model with these `weights`, with room for `cache_tokens` tokens."""
     source = QuantisedSource(weights.stored, weights.config, precision)
     model = LlamaModel(weights.config, source, activation_type(precision), positions)
     cache = cache_bytes(weights.config, cache_tokens, precision)

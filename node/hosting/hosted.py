@@ -20,7 +20,7 @@ from node.engine.loop import EngineLoop, Generation
 from node.engine.page_exchange import PageExchange
 from node.engine.torch_engine import EngineOptions, SpeculationChoice, TorchEngine
 from node.engine.weights.scheme import Precision
-from node.hosting.draft_model import DraftModel, load_draft_model
+from node.hosting.draft_model import DraftModel, load_draft_model, read_draft_model
 from node.hosting.hosted_adapter import HostedAdapter, adapted_digest, fit_adapter
 from node.hosting.kernels import KernelSettings, build_model, choose_kernels, device_for
 from node.hosting.memory import (
@@ -28,6 +28,7 @@ from node.hosting.memory import (
     PrecisionChoice,
     choose_precision,
     footprint,
+    require_draft_room,
     return_free_memory,
 )
 from node.hosting.read import read_model
@@ -155,15 +156,11 @@ def unload_adapter(specialist: HostedModel) -> None:
         specialist.adapters.unload(specialist.adapter.digest)
 
 
-def _drafts(
-    spec: HostedSpec, weights: ModelWeights, precision: Precision, load: Load
-) -> list[DraftModel]:
-    """The model that guesses for `weights`, if there shall be one."""
-    if spec.draft is None:
-        return []
-    return [
-        load_draft_model(spec.draft, weights, precision, load.context_length, load.cache_tokens)
-    ]
+def _drafts(weights: ModelWeights | None, precision: Precision, load: Load) -> Sequence[DraftModel]:
+    """The model that guesses, if there shall be one."""
+    if weights is None:
+        return ()
+    return (load_draft_model(weights, precision, load.context_length, load.cache_tokens),)
 
 
 def _options(spec: HostedSpec, load: Load, model: str) -> EngineOptions:
@@ -184,6 +181,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     weights = read_model(spec.path)
     config = weights.config
     context_length = min(spec.context_length or config.context_length, config.context_length)
+    draft = read_draft_model(spec.draft, weights, context_length) if spec.draft else None
     device = device_for(spec.kernels.device)
     settings = replace(
         spec.kernels,
@@ -199,14 +197,16 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         may_be_native=settings.may_be_native,
         is_cache_quantised=spec.is_cache_quantised,
         is_on_gpu=device != CPU,
+        draft=draft.config if draft else None,
     )
     precision = choose_precision(spec.precision, weights.kept_as, load, free_memory(device))
+    require_draft_room(load, precision, free_memory(CPU))
     kernels = choose_kernels(settings, config, precision, _log.info)
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype, model.device)
     name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
     options = _options(spec, load, name)
-    drafts = _drafts(spec, weights, precision, load)
+    drafts = _drafts(draft, precision, load)
     engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(
         specialist=parse_specialist_id(spec.specialist or weights.name),

@@ -18,12 +18,13 @@ from node.engine.cuda.reasons import CudaUnfit
 from node.engine.cuda.shape import check_shape as check_fused_shape
 from node.engine.device import DeviceChoice, NoDevice, choose_device, default_threads
 from node.engine.model import LlamaModel
-from node.engine.native.build import BuildSettings, native_library
+from node.engine.native.build import BuildSettings, is_built, native_library
 from node.engine.native.library import NativeLibrary
 from node.engine.native.model import NativeModel, NativeOptions, check_shape
 from node.engine.native.reasons import NativeUnfit
 from node.engine.runner import RunnableModel
 from node.engine.weights.scheme import Precision, QuantisedSource, activation_type
+from node.hosting.memory import PrecisionChoice
 from node.hosting.weights import ModelWeights
 from protocols.errors import UserError
 
@@ -97,17 +98,44 @@ def choose_kernels(
     return Kernels("native", library, settings.threads or default_threads())
 
 
+def describe_prospect(settings: KernelSettings, precision: PrecisionChoice) -> str:
+    """Who would compute a Llama in `precision`, for people; nothing is compiled or changed.
+
+    `UserError` as `choose_kernels`, and if the device cannot be had.
+    """
+    device = device_for(settings.device)
+    try:
+        if device != CPU:
+            _check_fused_on(device, settings)
+            return "Triton on CUDA"
+        is_ready = is_built(_build_settings(settings, precision))
+    except (NativeUnfit, CudaUnfit) as reason:
+        if settings.choice == "native":
+            raise UserError(f"engine.kernels is native, but {reason}") from reason
+        where = "" if device == CPU else f" on {device.type}"
+        return f"torch{where}, because {reason}"
+    return f"native, {'compiled' if is_ready else 'to be compiled with the first model'}"
+
+
 def _library(
     settings: KernelSettings, config: LlamaConfig, precision: Precision, say: Say
 ) -> NativeLibrary:
+    build = _build_settings(settings, precision)
+    check_shape(config, precision)
+    return native_library(build, say)
+
+
+def _build_settings(settings: KernelSettings, precision: PrecisionChoice) -> BuildSettings:
+    """`NativeUnfit` if the settings are against compiled code."""
     if settings.choice == "eager":
         raise NativeUnfit("engine.kernels asks for it")
     if settings.folder is None:
         raise NativeUnfit("there is no folder for compiled kernels")
     if settings.is_cache_quantised:
         raise NativeUnfit("keys and values are kept in int8")
-    check_shape(config, precision)
-    return native_library(BuildSettings(settings.folder), say)
+    if precision == "fp32":
+        raise NativeUnfit("fp32 is computed by torch")
+    return BuildSettings(settings.folder)
 
 
 def _kernels_on(
@@ -126,6 +154,12 @@ def _kernels_on(
 
 def _check_fused(device: torch.device, settings: KernelSettings, config: LlamaConfig) -> None:
     """`CudaUnfit` unless the fused step can compute such a model there."""
+    _check_fused_on(device, settings)
+    check_fused_shape(config)
+
+
+def _check_fused_on(device: torch.device, settings: KernelSettings) -> None:
+    """`CudaUnfit` if the fused step can compute no model there."""
     if settings.choice == "eager":
         raise CudaUnfit("engine.kernels asks for it")
     if device.type != "cuda":
@@ -136,7 +170,6 @@ def _check_fused(device: torch.device, settings: KernelSettings, config: LlamaCo
         raise CudaUnfit("Triton is not installed")
     if settings.is_cache_quantised:
         raise CudaUnfit("keys and values are kept in int8")
-    check_fused_shape(config)
 
 
 def build_model(

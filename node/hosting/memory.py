@@ -8,7 +8,7 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ from protocols.errors import ModelFileError
 
 PrecisionChoice = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
+_WITHOUT_DRAFT = "engine.speculation=auto does without it."
 _WORKING_BYTES = 64 * 1024 * 1024
 """Activations and logits of one step, roughly."""
 _AUTO: Sequence[Precision] = ("bf16", "int8", "int4")
@@ -39,6 +40,8 @@ class Load:
 
     `may_be_native` says that weights may be held as the compiled step wants them, where it can
     compute the model; `is_on_gpu` that they are floats, because a GPU has no packed kernels.
+    `draft` is the model that guesses, which torch computes on the CPU, as precisely and for as many
+    tokens.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Load:
     may_be_native: bool = False
     is_cache_quantised: bool = False
     is_on_gpu: bool = False
+    draft: LlamaConfig | None = None
 
     @property
     def cache_tokens(self) -> int:
@@ -57,16 +61,20 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes of the weights, of the keys and values of all slots, and of work in progress."""
+    """Bytes of the weights, of the keys and values of all slots, and of work in progress.
+
+    `draft` is both of the model that guesses, where it shares the memory.
+    """
 
     weights: int
     cache: int
     work: int
+    draft: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.work
+        return self.weights + self.cache + self.work + self.draft
 
 
 def footprint(load: Load, precision: Precision) -> Footprint:
@@ -82,7 +90,26 @@ def footprint(load: Load, precision: Precision) -> Footprint:
         # What is gathered of one layer's pages at a time is memory there, and not only a promise.
         work += cache // load.config.layers
         work += working_bytes(load.config, activation_type(precision).itemsize)
-    return Footprint(weights=_weights(load, precision), cache=cache, work=work)
+    draft = 0 if load.is_on_gpu else draft_bytes(load, precision)
+    return Footprint(weights=_weights(load, precision), cache=cache, work=work, draft=draft)
+
+
+def draft_bytes(load: Load, precision: Precision) -> int:
+    """What the model that guesses will take, room for as many tokens as the other has included."""
+    if load.draft is None:
+        return 0
+    weights = weight_bytes(load.draft, precision, load.context_length)
+    return weights + cache_bytes(load.draft, load.cache_tokens, precision)
+
+
+def require_draft_room(load: Load, precision: Precision, available: int) -> None:
+    """`ModelFileError` with the figures if the model that guesses does not fit beside a GPU."""
+    needed = draft_bytes(load, precision)
+    if load.is_on_gpu and needed > available:
+        raise ModelFileError(
+            f"the model that guesses for {load.path} needs {_gib(needed)} of the machine's memory, "
+            f"but {_gib(available)} is free. {_WITHOUT_DRAFT}"
+        )
 
 
 def _weights(load: Load, precision: Precision) -> int:
@@ -134,15 +161,23 @@ def choose_precision(
 
 def _too_large(load: Load, precision: Precision, available: int) -> ModelFileError:
     needed = footprint(load, precision)
+    draft = f", {_gib(needed.draft)} for the model that guesses" if needed.draft else ""
     return ModelFileError(
         f"{load.path} needs {_gib(needed.total)} of memory ({_gib(needed.weights)} for weights in "
         f"{precision}, {_gib(needed.cache)} for {load.slots} answers of {load.context_length} "
-        f"tokens), but {_gib(available)} is free. {_what_fits(load, precision, available)}"
+        f"tokens{draft}), but {_gib(available)} is free. {_what_fits(load, precision, available)}"
     )
 
 
 def _what_fits(load: Load, precision: Precision, available: int) -> str:
-    """The least that has to change: the precision, else the number of answers, else the context."""
+    """The least that has to change: the model that guesses, the precision, else the number of
+    answers, else the context.
+    """
+    if load.draft is not None:
+        alone = replace(load, draft=None)
+        if footprint(alone, precision).total <= available:
+            return f"Without the model that guesses it would fit: {_WITHOUT_DRAFT}"
+        return _what_fits(alone, precision, available)
     for other in _AUTO:
         needed = footprint(load, other)
         if needed.total <= available and needed.total < footprint(load, precision).total:

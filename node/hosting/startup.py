@@ -112,7 +112,9 @@ async def load_encoder(models_dir: Path) -> MiniLmEncoder | None:
         _log.warning("no sentence encoder in %s: `auto` always means the plain base", models_dir)
         return None
     try:
-        return await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
+        encoder = await asyncio.to_thread(MiniLmEncoder, paths.model, paths.tokenizer)
     except ModelFileError as error:
         _log.warning("%s. `auto` always means the plain base", error)
         return None
+    _log.info("the sentence encoder is computed by %s", encoder.about)
+    return encoder

@@ -68,16 +68,14 @@ class AskService:
         clock: Clock,
         allowance: Callable[[PeerId], Allowance] | None = None,
     ) -> None:
-        self._models = models
+        self._models = dict(models)
         self._clock = clock
         self._allowance = allowance
         self._quotas = Quotas()
         self._matching = Matching()
         self._inside = 0
-        self._admission = {
-            name: Admission(model.slots, WAITING_PER_SLOT * model.slots)
-            for name, model in models.items()
-        }
+        self._is_draining = False
+        self._admission = {name: _admission_of(model) for name, model in models.items()}
         self.served = Served()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,7 +86,19 @@ class AskService:
 
     def is_healthy(self, specialist: SpecialistId) -> bool:
         """Whether one of our models can answer."""
-        return self._models[specialist].healthy
+        model = self._models.get(specialist)
+        return model is not None and model.healthy
+
+    def add(self, model: ServedModel) -> None:
+        """Answer for one more."""
+        admission = _admission_of(model)
+        admission.draining = self._is_draining
+        self._admission[model.specialist] = admission
+        self._models[model.specialist] = model
+
+    def remove(self, specialist: SpecialistId) -> None:
+        """Answer for one of our models no more; what is inside goes on, and is counted."""
+        self._models.pop(specialist, None)
 
     @property
     def inside(self) -> int:
@@ -97,6 +107,7 @@ class AskService:
 
     def drain(self) -> None:
         """Refuse new requests from now on; those inside go on."""
+        self._is_draining = True
         for admission in self._admission.values():
             admission.draining = True
 
@@ -192,6 +203,10 @@ async def _tokenise(model: ServedModel, ask: Ask) -> tuple[int, ...]:
             if len(text) > _LONG_PROMPT_CHARACTERS:
                 return await asyncio.to_thread(model.tokenizer.encode_text, text)
             return model.tokenizer.encode_text(text)
+
+
+def _admission_of(model: ServedModel) -> Admission:
+    return Admission(model.slots, WAITING_PER_SLOT * model.slots)
 
 
 def _room(context_length: int, prompt_tokens: int, ask: Ask, tokens_max: int) -> int:

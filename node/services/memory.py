@@ -48,7 +48,7 @@ class NodeMemory:
         clock: Clock,
         settings: MemorySettings | None = None,
     ) -> None:
-        self.models = models
+        self.models = dict(models)
         self.clock = clock
         self.settings = settings or MemorySettings()
         self.notes = MemoryNotes()

@@ -20,6 +20,8 @@ from tests.unit.node.engine.adapters.adapter_referee import (
     merged_greedy,
     random_adapter,
 )
+from tests.unit.node.engine.test_paged_identity import scatter
+from tests.unit.node.engine.test_speculated_identity import Oracle, generated, ids
 
 pytestmark = [
     pytest.mark.integration,
@@ -76,7 +78,9 @@ def test_requests_with_all_kinds_of_adapters_and_none(
     adapters: dict[str, Adapter],
     prompts: list[tuple[int, ...]],
     judge: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In chunks; then from the cache; then scattered, drafted and preempted."""
     model = LlamaModel(weights.config, weights.tensors, torch.float32, 512)
     loaded = AdapterSet(weights.config, torch.float32)
     for adapter in adapters.values():
@@ -94,6 +98,13 @@ def test_requests_with_all_kinds_of_adapters_and_none(
     hits = engine.statistics().prefix_hit_tokens
     assert answer(engine, cases) == answers
     assert engine.statistics().prefix_hit_tokens - hits >= 12 * 16
+    scatter(monkeypatch)
+    options = EngineOptions(512, 4096, 16, 64)
+    wanted = {str(number): one for number, one in enumerate(answers)}
+    crowded = TorchEngine(model, options, loaded, drafters=[Oracle(wanted)], clock=lambda: 0.0)
+    assert ids(generated(crowded, requests(cases), preempts=True)) == wanted
+    assert crowded.statistics().accepted_tokens > 0
+    assert crowded.statistics().preemptions > 0
 
 
 def judged(judge: Any, case: Case) -> list[int]:
@@ -104,12 +115,19 @@ def judged(judge: Any, case: Case) -> list[int]:
     return merged_greedy(judge, adapter, prompt, TOKENS)
 
 
-def answer(engine: TorchEngine, cases: list[Case]) -> list[list[int]]:
+def requests(cases: list[Case]) -> list[EngineRequest]:
+    found = []
     for number, (adapter, prompt) in enumerate(cases):
         use = AdapterUse(adapter.digest, starts(adapter, prompt)) if adapter else None
-        engine.submit(
+        found.append(
             EngineRequest(str(number), prompt, TOKENS, Sampling(), frozenset(), adapter=use)
         )
+    return found
+
+
+def answer(engine: TorchEngine, cases: list[Case]) -> list[list[int]]:
+    for one in requests(cases):
+        engine.submit(one)
     answers: list[list[int]] = [[] for _ in cases]
     while engine.has_work:
         for output in engine.step():

@@ -313,6 +313,32 @@ def test_ping_of_a_stranger(command: Command) -> None:
     assert "'nobody'" in err
 
 
+def test_adapters_are_added_listed_and_removed(
+    command: Command, served: Served, tmp_path: Path
+) -> None:
+    assert command("adapter", "ls") == (
+        *(0, ""),
+        "no adapters here; `dslm adapter add FOLDER` loads one\n",
+    )
+    folder = ("adapter", "add", str(tmp_path), "--id", "lab/tax", "--base", "smollm2")
+    code, out, err = command(*folder, "--domain", "law", "--domain", "law/tax")
+    assert (code, out, err) == (0, "", "hosting lab/tax on smollm2: dslm run lab/tax PROMPT\n")
+    (added,) = served.view.hosted_adapters
+    assert (added.base, added.domains) == ("smollm2", ("law", "law/tax"))
+    code, out, _ = command("adapter", "ls")
+    assert (code, out.split()[:5]) == (0, ["SPECIALIST", "BASE", "KIND", "SIZE", "DOMAINS"])
+    row = out.splitlines()[1].split()
+    assert row == ["lab/tax", "smollm2", "ordinary", "10", "B", "law,", "law/tax"]
+    code, out, err = command("adapter", "ls", "--json")
+    assert (code, err, json.loads(out)["adapters"][0]["id"]) == (0, "", "lab/tax")
+    assert command("adapter", "remove", "lab/tax") == (0, "", "removed lab/tax\n")
+    assert served.view.hosted_adapters == []
+    code, _, err = command("adapter", "remove", "nobody")
+    assert (code, "hosts no 'nobody'" in err) == (1, True)
+    code, _, err = command("adapter", "add", str(tmp_path / "none"))
+    assert (code, "is no folder, and no specialist that ships" in err) == (2, True)
+
+
 def test_join(command: Command, served: Served) -> None:
     address = f"/ip4/192.0.2.7/tcp/7779/p2p/{PEER}"
     code, _, err = command("join", address)
@@ -424,7 +450,9 @@ def test_chat_with_an_unknown_model(command: Command) -> None:
     assert "Did you mean: base?" in err
 
 
-@pytest.mark.parametrize("verb", ["status", "ps", "peers", "ls", "run auto hi", "ping x", "chat"])
+@pytest.mark.parametrize(
+    "verb", ["status", "ps", "peers", "ls", "run auto hi", "ping x", "chat", "adapter ls"]
+)
 def test_without_a_node(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

@@ -51,6 +51,9 @@ REQUESTS: list[tuple[str, str, object]] = [
     ("POST", "/api/v1/swarms/lab/use", {}),
     ("POST", "/api/v1/swarms/lab/leave", {}),
     ("POST", "/api/v1/swarms/load", {"name": "lab"}),
+    ("GET", "/api/v1/adapters", None),
+    ("POST", "/api/v1/adapters", {"folder": "/adapter"}),
+    ("POST", "/api/v1/adapters/remove", {"id": "lab/tax"}),
     ("POST", "/api/v1/join", {"target": "dslm:AAAA"}),
     ("POST", "/api/v1/ping", {"peer": "x"}),
 ]

@@ -1,7 +1,8 @@
 """Random requests over adapters that come and go meanwhile, some cancelled: nothing is left behind.
 
-A small pool of prompts, so that each is asked many times: whatever else is in the batch, and
-wherever its pages come from, the answer under an adapter is always the same.
+A small pool of prompts, so that each is asked many times: whatever else is in the batch, wherever
+its pages come from, and however often they are taken away, the answer under an adapter is always
+the same. Now and then somebody's pages are taken for no reason, also while its adapter is leaving.
 """
 
 import gc
@@ -24,6 +25,8 @@ from tests.unit.node.engine.conftest import TINY, RandomWeights
 pytestmark = pytest.mark.slow
 
 REQUESTS = 500
+TOKENS = 20
+"""More than a page: answers grow while others do."""
 GROWTH_BYTES = 128 * 1024
 
 
@@ -35,7 +38,7 @@ class Coming:
         self.loaded = AdapterSet(TINY, torch.float32)
         model = LlamaModel(TINY, RandomWeights(TINY, 11), torch.float32, 128)
         options = EngineOptions(
-            128, 288, 8, step_tokens=40, speculation="auto" if is_drafted else "off"
+            128, 208, 8, step_tokens=40, speculation="auto" if is_drafted else "off"
         )
         self.engine = TorchEngine(model, options, self.loaded, clock=lambda: 0.0)
         self.adapters = [self._adapter(number) for number in range(6)]
@@ -47,6 +50,7 @@ class Coming:
         self.inside: dict[str, tuple[tuple[object, ...], list[int]]] = {}
         self.answers: dict[tuple[object, ...], list[int]] = {}
         self.submitted = self.refused = self.swaps = 0
+        self.taken = self.taken_while_leaving = 0
 
     def _adapter(self, number: int) -> Adapter:
         if number == 5:
@@ -70,7 +74,7 @@ class Coming:
         one = EngineRequest(
             name,
             prompt,
-            12,
+            TOKENS,
             Sampling(),
             frozenset(),
             client=f"client {self.rng.randrange(3)}",
@@ -92,6 +96,18 @@ class Coming:
         self.engine.cancel(name)
         del self.inside[name]
 
+    def preempt(self) -> None:
+        """Whoever it is starts again, even if nobody else may have its adapter any more."""
+        scheduler = self.engine._scheduler
+        running = list(scheduler._running.values())
+        if running:
+            victim = self.rng.choice(running)
+            scheduler._preempt(victim)
+            self.taken += 1
+            use = victim.request.adapter
+            is_leaving = use is not None and use.digest not in self.loaded.digests
+            self.taken_while_leaving += is_leaving
+
     def step(self) -> None:
         for output in self.engine.step():
             key, answer = self.inside[output.request_id]
@@ -99,7 +115,7 @@ class Coming:
                 case Generated():
                     answer.append(output.token_id)
                 case Ended():
-                    assert len(answer) == 12
+                    assert len(answer) == TOKENS
                     assert self.answers.setdefault(key, answer) == answer
                     del self.inside[output.request_id]
 
@@ -114,6 +130,8 @@ class Coming:
                 self.swap()
             if self.rng.random() < 0.6 and self.engine.has_work:
                 self.step()
+            if self.rng.random() < 0.03:
+                self.preempt()
             statistics = self.engine.statistics()
             assert statistics.running + statistics.waiting == len(self.inside)
 
@@ -136,6 +154,9 @@ def test_adapters_come_and_go_under_requests(*, is_drafted: bool) -> None:
     assert is_drafted or grown < GROWTH_BYTES
     statistics = crowd.engine.statistics()
     assert statistics.pages_used == 0
+    assert crowd.taken > 20
+    assert statistics.preemptions >= crowd.taken
+    assert crowd.taken_while_leaving > 0
     assert (statistics.accepted_tokens > 0) == is_drafted
     assert crowd.engine._uses._handles == {}
     for digest in crowd.loaded.digests:

@@ -1,6 +1,6 @@
 """The scheduler over a cache that remembers what was written where, with cancels at any moment.
 
-Some answers are drafted ahead, rightly and wrongly.
+Some answers are drafted ahead, rightly and wrongly; some come from adapters, from anywhere on.
 """
 
 import random
@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from node.engine.base import Ended, EngineRequest, Generated
+from node.engine.base import AdapterUse, Ended, EngineRequest, Generated
 from node.engine.fake import fake_token
 from node.engine.pages import PAGE_SIZE
 from node.engine.scheduler import Scheduler, SchedulerLimits
@@ -29,6 +29,10 @@ VOCABULARY = 20
 CONTEXT = 100
 STEMS = ([1] * 70, [1] * 20 + [2] * 50, [3] * 70)
 STEPS_MAX = 5_000
+ADAPTERS = st.none() | st.builds(
+    AdapterUse, st.sampled_from(["one", "two"]), st.sampled_from([0, 1, 15, 16, 17, 32, 60, 99])
+)
+"""In the middle of pages, at their borders, in the prompt, in the answer and behind it."""
 
 
 class Guesses:
@@ -65,7 +69,8 @@ class Guesses:
 class Requests(RuleBasedStateMachine):
     """Every answer is the one that its request gets alone, whatever else happens.
 
-    `memory[slot]` is (salt, all tokens up to that one): what attention over it would depend on.
+    `memory[slot]` is (salt, all tokens up to that one, each with the adapter that it was computed
+    under): what attention over it would depend on.
     """
 
     @initialize(
@@ -83,7 +88,7 @@ class Requests(RuleBasedStateMachine):
         )
         self.guesses = Guesses(seed)
         self.scheduler = Scheduler(self.limits, self.guesses if seed % 3 else None)
-        self.memory: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self.memory: dict[int, tuple[str, tuple[tuple[int, str], ...]]] = {}
         self.inside: dict[str, EngineRequest] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0
@@ -96,16 +101,30 @@ class Requests(RuleBasedStateMachine):
         length=st.integers(1, 70),
         max_tokens=st.integers(1, 40),
         delivered=st.integers(0, 6),
+        adapter=ADAPTERS,
     )
     def submit(
-        self, client: str, stem: list[int], length: int, max_tokens: int, delivered: int
+        self,
+        client: str,
+        stem: list[int],
+        length: int,
+        max_tokens: int,
+        delivered: int,
+        adapter: AdapterUse | None,
     ) -> None:
         self.count += 1
         prompt = tuple(stem[: min(length, self.limits.longest - 1)])
         most = min(max_tokens, self.limits.longest - len(prompt))
         given = tuple(_token(prompt, p) for p in range(min(delivered, most)))
         one = EngineRequest(
-            str(self.count), prompt, most, Sampling(), frozenset(), given, client=client
+            str(self.count),
+            prompt,
+            most,
+            Sampling(),
+            frozenset(),
+            given,
+            client=client,
+            adapter=adapter,
         )
         self.scheduler.submit(one)
         self.inside[one.request_id] = one
@@ -176,11 +195,12 @@ class Requests(RuleBasedStateMachine):
         sequence = item.sequence
         salt = "" if self.limits.is_cache_shared else sequence.request.client
         tokens = [*sequence.tokens[: sequence.computed + item.count], *item.drafts]
+        computed = _computed(sequence.request.adapter, tokens)
         book = self.scheduler._book
         for position in range(len(tokens)):
             page = sequence.table.pages[position // PAGE_SIZE]
             slot = page * PAGE_SIZE + position % PAGE_SIZE
-            content = salt, tuple(tokens[: position + 1])
+            content = salt, computed[: position + 1]
             if position < sequence.computed:
                 assert self.memory[slot] == content
             else:
@@ -221,7 +241,7 @@ class Requests(RuleBasedStateMachine):
         book = self.scheduler._book
         for page in book._published.values():
             written = [self.memory[page * PAGE_SIZE + n] for n in range(PAGE_SIZE)]
-            assert tuple(content[1][-1] for content in written) == book._tokens[page]
+            assert tuple(content[1][-1][0] for content in written) == book._tokens[page]
             assert len({content[0] for content in written}) == 1
 
     @invariant()
@@ -245,6 +265,12 @@ class Requests(RuleBasedStateMachine):
         assert not self.scheduler.has_work
         assert self.scheduler.statistics().pages_used == 0
         assert self.scheduler._shares._served == {}
+
+
+def _computed(adapter: AdapterUse | None, tokens: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """Each token with the adapter under which its keys and values are computed."""
+    start, digest = (adapter.start, adapter.digest) if adapter else (len(tokens), "")
+    return tuple((one, digest if at >= start else "") for at, one in enumerate(tokens))
 
 
 def _token(prompt: tuple[int, ...], position: int) -> int:

@@ -48,6 +48,13 @@ def test_the_tests_that_the_threat_model_names_exist() -> None:
     assert not missing
 
 
+def test_the_tests_that_the_engine_page_names_exist() -> None:
+    text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    named = named_tests(text)
+    assert len(named) == len(re.findall(r"::\w+", text)) >= 14
+    assert not [f"{file}::{test}" for file, test in named if not has_test(file, test)]
+
+
 def test_a_test_that_is_not_there_would_be_noticed() -> None:
     here = "unit/test_documents.py"
     text = f"`{here}::has_test`, `::test_nothing`\n`::has_test`"

@@ -59,11 +59,7 @@ def native_library(
     `say` hears one line before a build, which takes seconds. `NativeUnfit` with the reason if there
     is none. Of processes that need it at the same time one builds, and the others wait.
     """
-    flags = _cpu_flags()
-    if missing := [name for name in settings.needed if name not in flags]:
-        raise NativeUnfit(f"this CPU has no {missing[0]}")
-    compiler = _compiler(settings.compilers)
-    path = settings.folder / f"dslm-step-{_fingerprint(settings, compiler, flags)}.so"
+    compiler, path = _place(settings)
     _make_private(settings.folder)
     if not path.is_file():
         say(f"compiling the engine's kernels for this CPU with {compiler} (some seconds, once)")
@@ -71,6 +67,27 @@ def native_library(
             if not path.is_file():
                 _compile(settings, compiler, path)
     return NativeLibrary(path)
+
+
+def is_built(settings: BuildSettings) -> bool:
+    """Whether there is a build for this machine already; changes nothing.
+
+    `NativeUnfit` if there can be none, as far as can be told without compiling.
+    """
+    _, path = _place(settings)
+    if settings.folder.exists():
+        _require_private(settings.folder)
+    return path.is_file()
+
+
+def _place(settings: BuildSettings) -> tuple[str, Path]:
+    """The compiler, and where what it makes for this machine is kept."""
+    flags = _cpu_flags()
+    if missing := [name for name in settings.needed if name not in flags]:
+        raise NativeUnfit(f"this CPU has no {missing[0]}")
+    compiler = _compiler(settings.compilers)
+    name = f"dslm-step-{_fingerprint(settings, compiler, flags)}.so"
+    return compiler, settings.folder / name
 
 
 @contextmanager
@@ -118,9 +135,16 @@ def _fingerprint(settings: BuildSettings, compiler: str, flags: frozenset[str]) 
 
 
 def _make_private(folder: Path) -> None:
-    """What lies there is run as our own code: nobody else may write it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
+    _require_private(folder)
+
+
+def _require_private(folder: Path) -> None:
+    """What lies there is run as our own code: nobody else may write it."""
+    try:
         found = folder.stat()
     except OSError as error:
         raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
