@@ -37,7 +37,7 @@ def outcome_lines(path: Path, data: Path, encoder: MiniLmEncoder) -> list[Line]:
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     router = Router(encoder, PeerMeasurements(PeerId("me")), head=load_head())
-    cards = asyncio.run(_cards(encoder))
+    cards = asyncio.run(shipped_cards(encoder))
     parts, used, right = [], [], []
     for name in NAMES:
         prompts = [one.prompt for one in own_domain(data, name).test]
@@ -83,7 +83,7 @@ async def _plans(router: Router, cards: list[CapabilityCard], prompts: list[str]
     return [await router.plan(Text(prompt), cards, 0.0) for prompt in prompts]
 
 
-async def _cards(encoder: MiniLmEncoder) -> list[CapabilityCard]:
+async def shipped_cards(encoder: MiniLmEncoder) -> list[CapabilityCard]:
     """Those of the specialists that ship, as a node announces them, and the plain base's."""
     cards = [CapabilityCard("p", "s", 1, 1e10, "base", "d", "b", "fp32", 2048)]
     for name in NAMES:

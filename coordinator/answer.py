@@ -103,17 +103,23 @@ class Evidence:
     """How sure a specialist was of its own words: means over `tokens` tokens, in nats.
 
     `logprob` is that of what it said, `margin` how much likelier that was than the next best.
-    Under `floor` its word is doubted.
+    Under `floor` its word is doubted. Where the plain base was asked too, `gain` says how much
+    likelier than the base the specialist found its first words; then that is what counts, and
+    `gain_floor` the bound.
     """
 
     logprob: float
     margin: float
     tokens: int
     floor: float
+    gain: float | None = None
+    gain_floor: float = 0.0
 
     @property
     def is_low(self) -> bool:
         """Whether another specialist should have a try."""
+        if self.gain is not None:
+            return self.gain < self.gain_floor
         return self.logprob < self.floor
 
 

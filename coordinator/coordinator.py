@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from coordinator.activity import Effort
 from coordinator.answer import (
@@ -34,6 +35,7 @@ from coordinator.domain_search import DomainSearch
 from coordinator.inspection import Inspector
 from coordinator.measure import PeerMeasurement, PeerMeasurements
 from coordinator.memory import preparing
+from coordinator.opinion import Question, opinion_of, referee_for
 from coordinator.pinging import Pinger, Pong
 from coordinator.ports import Answerer, Encoder, Planner
 from coordinator.reputation import Outcome, Outcomes, Reputation
@@ -86,6 +88,8 @@ class Parts:
     head: Head | None = None
     """What was learnt of prompts and cards; without the one for `encoder` cosines decide."""
     planner: Planner | None = None
+    asks_base: bool = False
+    """Whether the base's opinion of an answer decides where the router was unsure."""
     make_plan: PlanFunction | None = None
     """None means the router's."""
     judge: Callable[[SpecialistId, PeerId, Evidence], None] = _forget
@@ -143,7 +147,8 @@ class Coordinator:
         if is_for_one(request, plan):
             events = self._one(request, choice_of(plan), effort, started)
         else:
-            run = ChainRun(request, plan, lambda name: self._replicas(request, name), started)
+            replicas, asks_base = partial(self._replicas, request), self._parts.asks_base
+            run = ChainRun(request, plan, replicas, started, asks_base=asks_base)
             surroundings = _ChainSurroundings(self, request, effort)
             events = self._carrier.carry_out(run, surroundings)
         async with aclosing(events):
@@ -298,10 +303,7 @@ class _Surroundings:
 
     def answerer(self, peer: PeerId) -> Answerer:
         self.effort.asked(self.specialist, peer)
-        if peer == self.parts.me:
-            return self.parts.local
-        addresses = _addresses(self.parts, peer)
-        return RemoteAnswerer(self.parts.transport, peer, addresses, self.effort)
+        return _answerer(self.parts, peer, effort=self.effort)
 
     async def predial(self, peer: PeerId) -> None:
         await _predial(self.parts, peer)
@@ -347,10 +349,21 @@ class _ChainSurroundings:
                 async for _ in events:
                     pass
 
+    async def opinion(self, question: Question) -> float | None:
+        parts, cards = self.coordinator._parts, self.coordinator._cards(self.request)
+        referee = referee_for(question, cards, parts.me)
+        return await opinion_of(referee, question, partial(_answerer, parts, effort=self.effort))
+
     def judge(self, verdict: Judge) -> None:
         outcome = Outcome.WEAK if verdict.evidence.is_low else Outcome.GOOD
         self.coordinator.reputation.report(verdict.specialist, verdict.peer, outcome)
         self.coordinator._parts.judge(verdict.specialist, verdict.peer, verdict.evidence)
+
+
+def _answerer(parts: Parts, peer: PeerId, *, effort: Effort) -> Answerer:
+    if peer == parts.me:
+        return parts.local
+    return RemoteAnswerer(parts.transport, peer, _addresses(parts, peer), effort)
 
 
 async def _predial(parts: Parts, peer: PeerId) -> None:

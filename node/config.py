@@ -137,6 +137,9 @@ class RouterConfig:
     route: Literal["any", "trusted", "local"] = setting("any", "who may read prompts, by default")
     trusted: tuple[str, ...] = setting((), "peer ids that count as trusted in public swarms")
     planner: Literal["auto", "off"] = setting("off", "word chains with the planning model, if here")
+    doubt: Literal["card", "base"] = setting(
+        "card", "an answer's first words are held against its card's bound, or against the base"
+    )
 
 
 @dataclass(frozen=True, slots=True)

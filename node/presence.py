@@ -338,6 +338,7 @@ class Presence:
                 self._is_trusted,
                 head=load_head() if ground.encoder else None,
                 planner=ground.planner,
+                asks_base=ground.config.router.doubt == "base",
             )
         )
 

@@ -52,7 +52,8 @@ class ClientAsk:
         self._next_position = len(ask.delivered)
         self._room = (ask.max_tokens or None) and ask.max_tokens - len(ask.delivered)
         self._features = frozenset(features_of(ask))
-        self._logprobs = ask.sampling.logprobs
+        self._forced = ask.forced
+        self._logprobs = (ask.sampling.logprobs or 0) if ask.forced else ask.sampling.logprobs
         self._state = AskState.ASKED
 
     def __repr__(self) -> str:
@@ -112,8 +113,11 @@ class ClientAsk:
             )
         if self._room is not None and len(message.ids) > self._room:
             raise ProtocolError("more tokens than were asked for")
+        after = self._next_position + len(message.ids)
+        if self._forced and self._forced[self._next_position : after] != message.ids:
+            raise ProtocolError("other tokens than those that were given")
         self._check_logprobs(message)
-        self._next_position += len(message.ids)
+        self._next_position = after
         if self._room is not None:
             self._room -= len(message.ids)
 
@@ -137,6 +141,8 @@ class ServerAsk:
             case Ask():
                 if self._state is not AskState.NEW:
                     raise ProtocolError("asked twice on one stream")
+                if message.forced and (message.delivered or message.stop or message.constraint):
+                    raise ProtocolError("an answer that is given, and what would change it")
                 self._state = AskState.ASKED
             case Cancel():
                 if self._state is AskState.NEW:

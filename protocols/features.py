@@ -13,6 +13,8 @@ LOGPROBS = "logprobs"
 CONSTRAINT = "constraint"
 TOOLS = "tools"
 TENANT = "tenant"
+FORCED = "forced"
+BASE = "base"
 
 
 def features_of(ask: Ask) -> tuple[str, ...]:
@@ -25,6 +27,8 @@ def features_of(ask: Ask) -> tuple[str, ...]:
         CONSTRAINT: ask.constraint is not None,
         TOOLS: isinstance(ask.prompt, Chat) and _has_tools(ask.prompt),
         TENANT: bool(ask.tenant),
+        FORCED: bool(ask.forced),
+        BASE: ask.on_base,
     }
     return tuple(sorted(name for name, is_wanted in wanted.items() if is_wanted))
 

@@ -13,6 +13,8 @@ CHAT_MESSAGES_MAX = 512
 TOKENS_MAX = 65_536
 """Token ids that one answer may have."""
 TOKENS_PER_MESSAGE_MAX = 256
+FORCED_TOKENS_MAX = 1_024
+"""Token ids of an answer that is given, to hear how likely it is."""
 STOP_STRINGS_MAX = 4
 STOP_STRING_BYTES_MAX = 256
 LOGIT_BIASES_MAX = 1_024

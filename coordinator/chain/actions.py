@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.answer import AnswerRequest, Evidence
 from coordinator.dispatch.actions import Emit, End
+from coordinator.opinion import Question
 from protocols.ids import PeerId, SpecialistId
 
 
@@ -54,4 +55,12 @@ class Judge:
     evidence: Evidence
 
 
-Action = Begin | Drop | Prepare | Judge | Emit | End
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Ask the base how likely it finds what was said under `key`; report that under it."""
+
+    key: Key
+    question: Question
+
+
+Action = Begin | Drop | Prepare | Judge | Compare | Emit | End

@@ -5,19 +5,23 @@ specialist is asked.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from coordinator.answer import AnswerEvent, AnswerRequest
-from coordinator.chain.actions import Action, Begin, Drop, Judge, Key, Prepare
+from coordinator.chain.actions import Action, Begin, Compare, Drop, Judge, Key, Prepare
 from coordinator.chain.run import ChainRun
 from coordinator.dispatch.actions import Emit, End
 from coordinator.jobs import Jobs, relay
+from coordinator.opinion import Question
 from protocols.errors import DslmError
 from protocols.ids import SpecialistId
 from protocols.ports import Clock
+
+_log = logging.getLogger(__name__)
 
 INBOX_MAX = 64
 """Events that wait for a slow client before the specialists are made to wait."""
@@ -34,6 +38,10 @@ class Surroundings(Protocol):
 
     async def prepare(self, wanted: Prepare) -> None:
         """Make whoever is going to be asked next ready; never raises a `DslmError`."""
+        ...
+
+    async def opinion(self, question: Question) -> float | None:
+        """How likely the base finds what was said; None if it cannot be asked in time."""
         ...
 
     def judge(self, verdict: Judge) -> None:
@@ -53,7 +61,13 @@ class _Failed:
     error: DslmError
 
 
-_Report = _Heard | _Failed
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    key: Key
+    base: float | None
+
+
+_Report = _Heard | _Failed | _Compared
 _Inbox = asyncio.Queue[_Report]
 
 
@@ -98,6 +112,8 @@ class Carrier:
                 return run.heard(key, event, now)
             case _Failed(key, error):
                 return run.failed(key, error, now)
+            case _Compared(key, base):
+                return run.compared(key, base, now)
 
     def _do(self, action: Action, surroundings: Surroundings, inbox: _Inbox, jobs: Jobs) -> None:
         match action:
@@ -109,7 +125,20 @@ class Carrier:
                 jobs.cancel(key)
             case Prepare():
                 jobs.spawn(action, surroundings.prepare(action))
+            case Compare(key, question):
+                jobs.spawn(action, _compare(key, question, surroundings, inbox))
             case Judge():
                 surroundings.judge(action)
             case _:
                 raise AssertionError(f"{action!r} is the loop's business")
+
+
+async def _compare(key: Key, question: Question, surroundings: Surroundings, inbox: _Inbox) -> None:
+    """The top of a task: whatever happens the chain hears, for it waits for this."""
+    base: float | None = None
+    try:
+        base = await surroundings.opinion(question)
+    # The top of a task: a defect costs the opinion, not the answer.
+    except Exception:  # noqa: BLE001
+        _log.exception("the base's opinion of %s could not be had", question.specialist)
+    await inbox.put(_Compared(key, base))

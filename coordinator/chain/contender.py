@@ -23,6 +23,8 @@ from protocols.errors import DslmError
 from protocols.ids import PeerId, SpecialistId
 from protocols.messages.ask import Likelihood
 
+Comparison = Literal["none", "asked", "done"]
+
 
 @dataclass(slots=True, eq=False)
 class Contender:
@@ -39,6 +41,9 @@ class Contender:
     completed: Completed | None = None
     error: DslmError | None = None
     is_dropped: bool = False
+    comparison: Comparison = "none"
+    """Whether the base was asked about its words."""
+    ids: list[int] = field(default_factory=list)
     _texts: list[str] = field(default_factory=list)
     _shares: dict[PeerId, int] = field(default_factory=dict)
 
@@ -69,10 +74,15 @@ class Contender:
         """Whether its answer is not whole."""
         return self.completed is None or self.completed.reason == "length"
 
-    def rank(self) -> tuple[bool, bool, float]:
-        """The greater, the rather it is believed: with words, whole, sure of them."""
+    def rank(self, *, is_gain_known: bool = False) -> tuple[bool, bool, float]:
+        """The greater, the rather it is believed: with words, whole, sure of them.
+
+        If the base was asked about the words of all, what they gain on it counts.
+        """
         found = self.evidence
-        sure = found.logprob if found else float("-inf")
+        sure = float("-inf")
+        if found is not None:
+            sure = found.gain if is_gain_known and found.gain is not None else found.logprob
         return (self.tokens > 0, self.error is None, sure)
 
     def take(self, event: AnswerEvent, now: float) -> Sequence[AnswerEvent]:
@@ -101,6 +111,7 @@ class Contender:
     def _take_delta(self, delta: Delta, now: float) -> Delta:
         self.gauge.add(delta)
         self.tokens += len(delta.ids)
+        self.ids += delta.ids
         self._texts.append(delta.text)
         self._shares[delta.peer] = self._shares.get(delta.peer, 0) + len(delta.ids)
         if self.first_at is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from coordinator.answer import (
     AnswerEvent,
     AnswerRequest,
+    Completed,
     Handed,
     MemoryUse,
     OtherAnswer,
@@ -18,10 +19,12 @@ from coordinator.answer import (
     StepStarted,
     Waiting,
 )
-from coordinator.chain.actions import Action, Begin, Drop, Judge, Key
+from coordinator.chain.actions import Action, Begin, Compare, Drop, Judge, Key
 from coordinator.chain.contender import Contender, Way
 from coordinator.chain.evidence import Gauge
 from coordinator.dispatch.actions import Emit
+from coordinator.opinion import Question
+from protocols import limits
 from protocols.errors import DslmError
 from protocols.ids import SpecialistId
 
@@ -43,6 +46,8 @@ class Bout:
     request: Callable[[Key, SpecialistId, float], AnswerRequest]
     """The request for a try that begins now."""
     floor: Callable[[SpecialistId], float]
+    asks_base: bool = False
+    """Whether the base is asked about the first words of a try that may be doubted."""
 
 
 class Contest:
@@ -52,6 +57,7 @@ class Contest:
         self._bout = bout
         self._tries: list[Contender] = []
         self._held: dict[int, list[AnswerEvent]] = {}
+        self._requests: list[AnswerRequest] = []
         self._began = 0.0
         self.handed = Handed()
         """The memory that it was given; told with `StepStarted`."""
@@ -83,8 +89,18 @@ class Contest:
             self.outbox.extend(told)
         else:
             self._held[attempt].extend(told)
-        verdict = _verdict(one) if one.completed is not None else []
-        return [*verdict, *self._settle(now)]
+        actions = self._settle(now)
+        return [*actions, *self._verdict_on(one, isinstance(event, Completed))]
+
+    def compared(self, attempt: int, base: float | None, now: float) -> list[Action]:
+        """The base finds what try number `attempt` said that likely; None if it could not say."""
+        one = self._tries[attempt]
+        one.comparison = "done"
+        if base is not None:
+            one.gauge.compare(base)
+        if self.is_over or one.is_dropped:
+            return []
+        return [*self._settle(now), *self._verdict_on(one, one.completed is not None)]
 
     def failed(self, attempt: int, error: DslmError, now: float) -> list[Action]:
         """Try number `attempt` came to nothing, or to no more than it has said."""
@@ -123,7 +139,28 @@ class Contest:
         (only,) = self._tries
         return self._choose_best(now) if only.is_over or only.peer is not None else []
 
+    def _verdict_on(self, one: Contender, is_complete: bool) -> list[Action]:
+        """Once, when it is complete and all that will be known of it is known."""
+        return _verdict(one) if is_complete and one.comparison != "asked" else []
+
+    def _comparisons(self) -> list[Action]:
+        """The base is asked about all that have said enough, while nobody is believed yet."""
+        actions: list[Action] = []
+        for one in self._tries:
+            is_due = self._bout.asks_base and one.comparison == "none" and _has_said_enough(one)
+            if not is_due or one.peer is None or not 0 < len(one.ids) == one.gauge.tokens:
+                continue
+            one.comparison = "asked"
+            one.gauge.mark()
+            request = self._requests[one.key.attempt]
+            ids = tuple(one.ids[: limits.FORCED_TOKENS_MAX])
+            actions.append(Compare(one.key, Question(one.specialist, one.peer, request, ids)))
+        return actions
+
     def _choose_doubting(self, now: float) -> list[Action]:
+        asked = self._comparisons()
+        if asked:
+            return asked
         if not all(_is_ready(one) for one in self._tries):
             first, *rest = self._tries
             if first.error is not None and any(one.tokens for one in rest):
@@ -138,7 +175,9 @@ class Contest:
 
     def _choose_best(self, now: float) -> list[Action]:
         """Believe the best of those who have said something; none if nobody has."""
-        best = max(self._tries, key=Contender.rank)
+        found = [one.evidence for one in self._tries]
+        is_gain_known = all(one is not None and one.gain is not None for one in found)
+        best = max(self._tries, key=lambda one: one.rank(is_gain_known=is_gain_known))
         if best.peer is None or (best.error is not None and not best.tokens):
             self._end(best.error, now)
             return []
@@ -161,7 +200,8 @@ class Contest:
         gauge = Gauge(self._bout.floor(specialist))
         self._tries.append(Contender(key, specialist, gauge, self._bout.shown_top))
         self._held[key.attempt] = []
-        return Begin(key, specialist, self._bout.request(key, specialist, now))
+        self._requests.append(self._bout.request(key, specialist, now))
+        return Begin(key, specialist, self._requests[-1])
 
     def _end(self, error: DslmError | None, now: float) -> None:
         self.is_over, self.error = True, error
@@ -193,7 +233,11 @@ class Contest:
 
 
 def _is_ready(one: Contender) -> bool:
-    """Whether it has said enough to be judged."""
+    """Whether it can be judged now, or never will be."""
+    return one.error is not None or (_has_said_enough(one) and one.comparison != "asked")
+
+
+def _has_said_enough(one: Contender) -> bool:
     return one.is_over or one.tokens >= HELD_TOKENS
 
 
@@ -208,6 +252,10 @@ def _why_not(one: Contender, speaker: Contender | None) -> str:
         return _sentence(one.error)
     if speaker is None:
         return "nothing came of it"
+    if all(
+        found is not None and found.gain is not None for found in (one.evidence, speaker.evidence)
+    ):
+        return f"{speaker.specialist} gained more on the base"
     return f"{speaker.specialist} was surer of its words"
 
 

@@ -5,11 +5,15 @@ Knows likelihoods; must not know who said it. Pure.
 An answer costs the model that chose it fewer nats a token than a good answer by somebody else does.
 So where the specialist's card tells what good answers in its field cost it, an answer that costs
 more is doubted; other cards are held to a fixed bound.
+
+If the base is asked, what counts is how much likelier than the base a specialist finds its words.
 """
 
 from collections.abc import Sequence
 
 from coordinator.answer import Delta, Evidence
+from coordinator.routing.plan import Plan
+from protocols.ids import SpecialistId
 from protocols.messages.ask import Likelihood
 from protocols.records import CapabilityCard
 
@@ -20,6 +24,11 @@ FLOOR = -1.5
 METRIC = "nats per answer token"
 FLOOR_LOWEST, FLOOR_HIGHEST = -3.0, -0.5
 """A card cannot set itself a bound that means nothing, or that nobody reaches."""
+GAIN_MIN = 1.5
+"""Nats a token by which a specialist should find its words likelier than the base does."""
+LEAD_MAX = 0.5
+"""The base is asked where the router prefers a specialist to the next by less than this: where it
+is sure, it is right more often than any evidence of this kind."""
 JUDGED_TEMPERATURE_MAX = 0.7
 """Above this, chance says more about the likelihood of tokens than doubt does."""
 
@@ -32,6 +41,23 @@ class Gauge:
         self._tokens = 0
         self._logprob = 0.0
         self._margin = 0.0
+        self._first: tuple[int, float] | None = None
+        self._gain: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens taken in."""
+        return self._tokens
+
+    def mark(self) -> None:
+        """The base is asked about the tokens so far."""
+        self._first = self._tokens, self._logprob
+
+    def compare(self, base: float) -> None:
+        """The base finds the tokens before `mark` that likely, as a mean in nats."""
+        if self._first is not None:
+            tokens, logprob = self._first
+            self._gain = logprob / tokens - base
 
     def add(self, delta: Delta) -> None:
         """Take in more tokens; those without likelihoods do not count."""
@@ -45,7 +71,16 @@ class Gauge:
         count = self._tokens
         if not count:
             return None
-        return Evidence(self._logprob / count, self._margin / count, count, self._floor)
+        return Evidence(
+            self._logprob / count, self._margin / count, count, self._floor, self._gain, GAIN_MIN
+        )
+
+
+def lead_of(specialist: SpecialistId, others: Sequence[SpecialistId], plan: Plan) -> float:
+    """By how much the router prefers `specialist` to the best of `others`, in the plan's scores."""
+    scores = {score.specialist: score.score for score in plan.scores}
+    best = max((scores.get(other, 0.0) for other in others), default=0.0)
+    return scores.get(specialist, 0.0) - best
 
 
 def floor_of(cards: Sequence[CapabilityCard]) -> float:

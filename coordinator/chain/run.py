@@ -26,7 +26,13 @@ from coordinator.chain import budget
 from coordinator.chain.actions import Action, Begin, Key, Prepare
 from coordinator.chain.contender import Contender
 from coordinator.chain.contest import RETRIES, Bout, Contest, way_of
-from coordinator.chain.evidence import JUDGED_TEMPERATURE_MAX, TOP, floor_of
+from coordinator.chain.evidence import (
+    JUDGED_TEMPERATURE_MAX,
+    LEAD_MAX,
+    TOP,
+    floor_of,
+    lead_of,
+)
 from coordinator.chain.memory import CardsOf, Memory
 from coordinator.chain.transcript import source
 from coordinator.dispatch.actions import Emit, End
@@ -39,11 +45,21 @@ from protocols.messages.ask import Chat
 class ChainRun:
     """Made for one request; `now` is when its budget began. `Unsupported` unless it is a chat."""
 
-    def __init__(self, request: AnswerRequest, plan: Plan, cards: CardsOf, now: float) -> None:
+    def __init__(
+        self,
+        request: AnswerRequest,
+        plan: Plan,
+        cards: CardsOf,
+        now: float,
+        *,
+        asks_base: bool = False,
+    ) -> None:
+        """With `asks_base` the base's opinion decides on doubts where the router was unsure."""
         if not isinstance(request.prompt, Chat):
             raise Unsupported("a bare text is continued by one specialist")
         self._request = request
         self._plan = plan
+        self._asks_base = asks_base
         self._cards = cards
         self._started = now
         self._deadline = now + request.budget
@@ -85,6 +101,13 @@ class ChainRun:
         if smaller is not None:
             return [smaller]
         actions = self._contests[key.step].failed(key.attempt, error, now)
+        return [*actions, *self._go_on(now)]
+
+    def compared(self, key: Key, base: float | None, now: float) -> list[Action]:
+        """How likely the base finds what one try said; None if it could not be asked."""
+        if self._is_over:
+            return []
+        actions = self._contests[key.step].compared(key.attempt, base, now)
         return [*actions, *self._go_on(now)]
 
     def close(self) -> None:
@@ -177,6 +200,7 @@ class ChainRun:
             shown_top=sampling.logprobs,
             request=self._make_request,
             floor=lambda name: floor_of(self._cards(name)),
+            asks_base=self._asks_base and lead_of(asked[0], asked[1:], self._plan) < LEAD_MAX,
         )
 
     def _make_request(self, key: Key, specialist: SpecialistId, now: float) -> AnswerRequest:

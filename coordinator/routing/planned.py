@@ -23,9 +23,11 @@ _QUOTED = re.compile(r'"([^"]{2,})"|\u201c([^\u201d]{2,})\u201d|`([^`]{2,})`')
 async def planned_steps(
     planner: Planner, plan: Plan, prompt: str, descriptions: Mapping[SpecialistId, str]
 ) -> tuple[Step, ...]:
-    """The steps that the planning model gives for a chain; empty if its answer is not valid.
+    """The plan's steps in the planning model's words and order; empty if its answer is not valid.
 
-    It chooses among the five best cards of the plan, those of its steps first.
+    It is shown the five best cards of the plan, those of its steps first, as it was in training.
+    Who works is the router's decision: an answer that names others, or leaves one out, is not
+    valid.
     """
     candidates = shown_to_planner(plan)
     shown = [(str(name), descriptions.get(name, "")) for name in candidates]
@@ -45,11 +47,13 @@ def steps_from(
 ) -> tuple[Step, ...]:
     """The steps in the planning model's `answer`; empty unless all of it can be believed.
 
-    It must name two specialists at least and nobody else, and its sub-prompts must say nothing in
-    numbers or quotes that the prompt does not say.
+    It must name all specialists of the plan and nobody else, and its sub-prompts must say nothing
+    in numbers or quotes that the prompt does not say.
     """
     found = read_plan(answer, len(candidates))
-    if len({number for number, _ in found}) < 2 or any(number == NOBODY for number, _ in found):
+    if not found or any(number == NOBODY for number, _ in found):
+        return ()
+    if {candidates[number - 1] for number, _ in found} != {one.specialist for one in plan.steps}:
         return ()
     if not all(is_borne_out(text, prompt) for _, text in found):
         return ()

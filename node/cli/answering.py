@@ -119,6 +119,8 @@ class Evidence(Struct, frozen=True):
     margin: float = 0.0
     tokens: int = 0
     floor: float = 0.0
+    gain: float | None = None
+    gain_floor: float = 0.0
 
 
 class Other(Struct, frozen=True):

@@ -50,6 +50,8 @@ def _step_line(step: StepReport) -> str:
     ]
     if step.evidence is not None:
         parts.append(f"{step.evidence.logprob:.2f} nats a token, margin {step.evidence.margin:.2f}")
+        if step.evidence.gain is not None:
+            parts.append(f"likelier than to the base by {step.evidence.gain:.2f}")
     if step.memory.steps:
         told = ", ".join(str(index + 1) for index in step.memory.steps)
         parts.append(f"read {step.memory.characters} characters of step {told}")

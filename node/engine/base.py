@@ -83,6 +83,10 @@ class EngineRequest:
     an answer takes what another one asked, nor can the `tenant`s of one client. With a `matcher`,
     tokens are chosen among those that it allows. Without an `adapter` the base model answers.
     Requests of one `chain`, steps of a task, find pages that came from other peers for it.
+
+    With `forced` ids the answer is given: nothing is chosen, but each of them comes out with its
+    likelihood, and the request ends with `length`. `max_tokens` counts just these, nothing else may
+    be known of the answer, and `stop_ids` are ids like any others.
     """
 
     request_id: str
@@ -96,13 +100,14 @@ class EngineRequest:
     tenant: str = ""
     adapter: AdapterUse | None = None
     chain: str = ""
+    forced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """A token of a request; `position` counts from 0 over the whole answer.
 
-    `likelihood` is there if the request's sampling asks for it.
+    `likelihood` is there if the request's sampling asks for it, or the token was given.
     """
 
     request_id: str

@@ -15,6 +15,7 @@ from node.engine.sequence import Work
 from node.engine.speculation.drafts import Speculation
 
 _SURE = TokenLikelihood(0.0, ())
+_UNLIKELY = TokenLikelihood(-5.0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class FakeEngine:
     """Deterministic; the same prompt gets the same answer from every instance.
 
     Like a real model it resumes exactly, and a seed matters only when the temperature is not 0. It
-    is always sure, whatever penalties and matchers say.
+    is always sure, whatever penalties and matchers say, and finds forced tokens unlikely that it
+    would not have chosen.
     """
 
     def __init__(self, options: FakeOptions, speculation: Speculation | None = None) -> None:
@@ -75,7 +77,7 @@ class FakeEngine:
         for _ in range(self._options.tokens_per_step):
             work = self._scheduler.schedule()
             tokens = [self._tokens(item) for item in work if item.wants_token]
-            sure = _sure_of(work)
+            sure = self._sure_of(work)
             outputs += with_likelihoods(self._scheduler.advance(work, tokens), sure)
         return outputs
 
@@ -106,11 +108,15 @@ class FakeEngine:
         seed = request.sampling.seed if request.sampling.temperature > 0 else -1
         return fake_token(request.prompt, position, seed, self._options.vocabulary_size)
 
+    def _sure_of(self, work: Sequence[Work]) -> dict[tuple[str, int], TokenLikelihood]:
+        return {
+            (request.request_id, position): self._likelihood(request, position)
+            for item in work
+            if (request := item.sequence.request).sampling.logprobs is not None or request.forced
+            for position in range(item.position, item.position + item.logits)
+        }
 
-def _sure_of(work: Sequence[Work]) -> dict[tuple[str, int], TokenLikelihood]:
-    return {
-        (item.sequence.request.request_id, item.sequence.answer_length + depth): _SURE
-        for item in work
-        if item.sequence.request.sampling.logprobs is not None
-        for depth in range(item.logits)
-    }
+    def _likelihood(self, request: EngineRequest, position: int) -> TokenLikelihood:
+        if request.forced and request.forced[position] != self._token(request, position):
+            return _UNLIKELY
+        return _SURE

@@ -94,7 +94,8 @@ class Scheduler:
         use = request.adapter or AdapterUse("")
         scope = PrefixScope(self._limits.model, salt, use.digest, use.start, request.chain)
         table = BlockTable(scope)
-        tokens = [*request.prompt, *request.delivered]
+        # What the last forced token would lead to is nobody's question.
+        tokens = [*request.prompt, *request.delivered, *request.forced[:-1]]
         self._waiting[request.request_id] = TokenSequence(request, self._tickets, table, tokens)
         self._shares.enter(request.client)
 
@@ -117,7 +118,7 @@ class Scheduler:
         work: list[Work] = []
         for sequence in inside:
             if sequence.left == 1 and self._make_room(sequence, 1):
-                work.append(Work(sequence, 1, wants_token=True))
+                work.append(Work(sequence, 1, wants_token=not sequence.request.forced))
         budget = self._limits.step_tokens
         room = max(budget - len(work), budget // 4, 1)
         begun: set[bytes] = set()
@@ -127,12 +128,13 @@ class Scheduler:
                 if not begun.isdisjoint(self._names(sequence, 1)):
                     # Another one computes this very page now; it will be there in the next step.
                     continue
-                wanted = min(room, sequence.left)
-                wanted = self._book.before_known(sequence.table, sequence.tokens, wanted)
+                wanted = min(room, sequence.left, sequence.at_once)
+                wanted = self._book.before_known(sequence.table, sequence.findable, wanted)
                 count = self._make_room(sequence, wanted)
                 if count:
                     begun |= self._names(sequence, count)
-                    work.append(Work(sequence, count, wants_token=count == sequence.left))
+                    is_all = count == sequence.left and not sequence.request.forced
+                    work.append(Work(sequence, count, wants_token=is_all))
                     room -= count
         # A later entry may have taken the pages of an earlier one.
         work = [item for item in work if self._is_running(item.sequence)]
@@ -186,7 +188,9 @@ class Scheduler:
             raise TooLong(self._limits.longest, wanted)
         if not request.prompt:
             raise Unsupported("The prompt has no tokens; there is nothing to continue.")
-        ids = request.prompt + request.delivered
+        if request.forced and (request.delivered or request.max_tokens != len(request.forced)):
+            raise ProtocolError("of a forced answer nothing else is known, and all is wanted")
+        ids = request.prompt + request.delivered + request.forced
         if min(ids) < 0 or max(ids) >= self._limits.vocabulary_size:
             raise ProtocolError(
                 f"token ids outside the vocabulary of {self._limits.vocabulary_size}"
@@ -224,7 +228,7 @@ class Scheduler:
         is not the next to be preempted. Alone a sequence always fits. The pages that it matches
         are its own if it does.
         """
-        saved = self._book.match(sequence.table, sequence.tokens)
+        saved = self._book.match(sequence.table, sequence.findable)
         promised = sum(one.pages_wanted for one in self._running.values())
         if self._running and sequence.pages_wanted + promised > self._book.available:
             self._book.release(sequence.table)
@@ -233,11 +237,11 @@ class Scheduler:
         return True
 
     def _match(self, sequence: TokenSequence) -> None:
-        self._note_hits(sequence, self._book.match(sequence.table, sequence.tokens))
+        self._note_hits(sequence, self._book.match(sequence.table, sequence.findable))
 
     def _note_hits(self, sequence: TokenSequence, saved: int) -> None:
         self._hit_tokens += saved
-        given = len(sequence.request.prompt) + len(sequence.request.delivered)
+        given = sequence.given
         known = max(sequence.computed - saved, sequence.prompt_read)
         sequence.reused += max(0, min(sequence.computed, given) - known)
 
@@ -268,7 +272,7 @@ class Scheduler:
         self._preemptions += 1
 
     def _names(self, sequence: TokenSequence, count: int) -> set[bytes]:
-        return set(self._book.next_names(sequence.table, sequence.tokens, count))
+        return set(self._book.next_names(sequence.table, sequence.findable, count))
 
     def _with_drafts(self, work: list[Work]) -> list[Work]:
         """Drafts take what is left of the budget, and pages that nobody must give up for them.
@@ -312,11 +316,12 @@ class Scheduler:
         if tuple(chosen[:-1]) != item.drafts[:accepted]:
             raise ValueError("a token was chosen after a draft that was wrong")
         outputs = [one for token_id in chosen for one in self._take(sequence, token_id)]
+        outputs += self._told(item)
         self._commit(sequence, item.count + accepted)
         self._shares.charge(sequence.request.client, item.count + len(item.drafts))
         self._drafted_tokens += len(item.drafts)
         self._accepted_tokens += accepted
-        if self._speculation is not None:
+        if self._speculation is not None and not sequence.request.forced:
             self._speculation.settle(sequence, sum(isinstance(o, Generated) for o in outputs))
         if outputs and isinstance(outputs[-1], Ended):
             self._leave(sequence)
@@ -326,8 +331,7 @@ class Scheduler:
 
     def _commit(self, sequence: TokenSequence, count: int) -> None:
         self._book.commit(sequence.table, sequence.tokens, count)
-        given = len(sequence.request.prompt) + len(sequence.request.delivered)
-        read = min(given, sequence.computed)
+        read = min(sequence.given, sequence.computed)
         self._prompt_tokens += max(0, read - sequence.prompt_read)
         sequence.prompt_read = max(read, sequence.prompt_read)
 
@@ -342,6 +346,21 @@ class Scheduler:
         sequence.tokens.append(token_id)
         self._generated_tokens += 1
         if sequence.answer_length >= request.max_tokens:
+            outputs.append(Ended(request.request_id, "length", sequence.reused))
+        return outputs
+
+    def _told(self, item: Work) -> list[StepOutput]:
+        """The forced tokens whose likelihood is known now, each once, also after a preemption."""
+        sequence, request = item.sequence, item.sequence.request
+        if not request.forced:
+            return []
+        known = item.position + item.logits
+        outputs: list[StepOutput] = [
+            Generated(request.request_id, position, request.forced[position])
+            for position in range(sequence.told, known)
+        ]
+        sequence.told = max(sequence.told, known)
+        if sequence.told == len(request.forced):
             outputs.append(Ended(request.request_id, "length", sequence.reused))
         return outputs
 

@@ -41,6 +41,7 @@ def _has_nothing_else(request: EngineRequest) -> bool:
         and not sampling.logit_bias
         and not has_penalties(sampling)
         and request.matcher is None
+        and not request.forced
     )
 
 
@@ -113,6 +114,14 @@ def likeliest_of(logits: Tensor) -> list[int]:
     # max() passes NaN on, so one look at the maxima finds a row that is not numbers.
     found: list[int] = torch.where(torch.isfinite(best), tokens, -1).tolist()
     return found
+
+
+def scored(logits: Tensor, request: EngineRequest, position: int) -> list[Selection]:
+    """The forced ids from `position` on, one for each row of `logits`, with their likelihoods."""
+    count = request.sampling.logprobs or 0
+    ids = request.forced[position : position + len(logits)]
+    rows = zip(logits.cpu().float(), ids, strict=True)
+    return [Selection(token_id, likelihood(row, token_id, count)) for row, token_id in rows]
 
 
 def likelihood(logits: Tensor, token_id: int, count: int) -> TokenLikelihood:

@@ -20,7 +20,7 @@ from node.engine.outputs import with_likelihoods
 from node.engine.page_exchange import PageExchange
 from node.engine.runner import RankingRunner, RunnableModel, Runner
 from node.engine.scheduler import Scheduler, SchedulerLimits
-from node.engine.selection import Selection, follow, is_drawn, likeliest_of, settled
+from node.engine.selection import Selection, follow, is_drawn, likeliest_of, scored, settled
 from node.engine.sequence import Work
 from node.engine.speculation.costs import StepCosts
 from node.engine.speculation.drafts import Drafter
@@ -206,7 +206,7 @@ class _Scores:
 
 
 def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
-    """The new tokens of each item that wants one."""
+    """The new tokens of each item that wants one, and the forced ones of those that have some."""
     chosen: list[list[Selection]] = []
     drawn = _drawn(scores.logits, work) if scores.logits.device != CPU else {}
     start = 0
@@ -215,6 +215,9 @@ def _sample(scores: _Scores, work: Sequence[Work]) -> list[list[Selection]]:
         if start in drawn:
             tokens = [drawn[row] for row in range(start, stop)]
             chosen.append(settled(tokens, item.drafts))
+        elif item.sequence.request.forced:
+            rows = scores.logits[start:stop]
+            chosen.append(scored(rows, item.sequence.request, item.position))
         elif item.wants_token:
             request = item.sequence.request
             answer = item.sequence.tokens[len(request.prompt) :]
@@ -242,12 +245,16 @@ def _advance(
     scheduler: Scheduler, work: Sequence[Work], chosen: Sequence[Sequence[Selection]]
 ) -> list[StepOutput]:
     """`Scheduler.advance`, and the likelihoods on the tokens of those who asked."""
-    wanting = [item.sequence for item in work if item.wants_token]
+    telling = [item for item in work if item.wants_token or item.sequence.request.forced]
     found = {
-        (sequence.request.request_id, sequence.answer_length + depth): selection.likelihood
-        for sequence, selections in zip(wanting, chosen, strict=True)
+        (item.sequence.request.request_id, item.position + depth): selection.likelihood
+        for item, selections in zip(telling, chosen, strict=True)
         for depth, selection in enumerate(selections)
         if selection.likelihood is not None
     }
-    tokens = [[selection.token_id for selection in selections] for selections in chosen]
+    tokens = [
+        [selection.token_id for selection in selections]
+        for item, selections in zip(telling, chosen, strict=True)
+        if item.wants_token
+    ]
     return with_likelihoods(scheduler.advance(work, tokens), found)

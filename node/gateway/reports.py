@@ -6,6 +6,7 @@ Knows the coordinator's values; must not know any endpoint's shape or when a fie
 from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from coordinator.answer import (
     Activity,
@@ -47,12 +48,18 @@ class PlanReport(Struct, frozen=True):
 
 
 class EvidenceReport(Struct, frozen=True):
-    """How sure a specialist was: means over its tokens, in nats. Under `floor` it is doubted."""
+    """How sure a specialist was: means over its tokens, in nats. Under `floor` it is doubted.
+
+    Where the plain base was asked, `gain` is how much likelier than the base it found its first
+    words; then that decides, under `gain_floor`.
+    """
 
     logprob: float
     margin: float
     tokens: int
     floor: float
+    gain: float | UnsetType = UNSET
+    gain_floor: float | UnsetType = UNSET
 
 
 class OtherReport(Struct, frozen=True):
@@ -203,9 +210,12 @@ def activity_report(activity: Activity) -> ActivityReport:
 def _evidence(found: Evidence | None) -> EvidenceReport | None:
     if found is None:
         return None
-    return EvidenceReport(
+    report = EvidenceReport(
         round(found.logprob, 4), round(found.margin, 4), found.tokens, round(found.floor, 4)
     )
+    if found.gain is None:
+        return report
+    return replace(report, gain=round(found.gain, 4), gain_floor=found.gain_floor)
 
 
 def _other(other: OtherAnswer) -> OtherReport:

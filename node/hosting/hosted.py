@@ -98,6 +98,13 @@ class HostedModel:
     adapter: HostedAdapter | None = None
 
     @property
+    def plain(self) -> "HostedModel":
+        """The base without this specialist's adapter, under its name; itself if it has none."""
+        if self.adapter is None:
+            return self
+        return replace(self, model_digest=self.base_digest, adapter=None)
+
+    @property
     def healthy(self) -> bool:
         """As `EngineLoop.healthy`."""
         return self.loop.healthy

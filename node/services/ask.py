@@ -128,6 +128,7 @@ class AskService:
         model = self._models.get(SpecialistId(ask.specialist))
         if model is None:
             raise NotHere(f"this peer does not host {ask.specialist!r}")
+        model = model.plain if ask.on_base else model
         if not model.healthy:
             raise NotHere(f"{ask.specialist!r} has failed on this peer")
         allowed = self._allowance(peer) if peer and self._allowance else None
@@ -171,7 +172,7 @@ class AskService:
             run = _Run(model, question, turn, self._clock, recalled)
             async with aclosing(run.messages()) as messages:
                 async for message in messages:
-                    if isinstance(message, Tokens):
+                    if isinstance(message, Tokens) and not question.ask.forced:
                         self.served.tokens += len(message.ids)
                     yield message
             self.served.requests += 1
@@ -214,7 +215,8 @@ def _room(context_length: int, prompt_tokens: int, ask: Ask, tokens_max: int) ->
 
     `tokens_max` is the most that this peer makes for the client, 0 if there is no such limit.
     """
-    asked = min(ask.max_tokens, tokens_max) if tokens_max else ask.max_tokens
+    asked = len(ask.forced) or ask.max_tokens
+    asked = min(asked, tokens_max) if tokens_max else asked
     wanted = prompt_tokens + max(asked, len(ask.delivered), 1)
     if wanted > context_length:
         raise TooLong(context_length, wanted)
@@ -352,4 +354,5 @@ class _Run:
             tenant=self._ask.tenant,
             matcher=self._matcher,
             chain=self._chain,
+            forced=self._ask.forced[: self._max_tokens],
         )

@@ -96,6 +96,11 @@ class ServedModel(Protocol):
         ...
 
     @property
+    def plain(self) -> "ServedModel":
+        """Its base, without an adapter, in its place; itself if it has none."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
         ...

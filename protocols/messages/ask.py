@@ -126,6 +126,10 @@ class Ask(Struct, frozen=True, tag="ask"):
     `memory_at` is a peer that has read the beginning of this prompt with the same base: its keys
     and values may be fetched there. Whoever shows the `memory_ticket`, which the client made up
     for the steps of one task and tells trusted peers only, may fetch those of this prompt here.
+
+    With `forced` ids the answer is given: nothing is chosen, but these ids come as `Tokens` with
+    their likelihoods, and `Finished` says `length`. Then `delivered`, `stop` and `constraint` are
+    empty. `on_base` asks the specialist's base, without its adapter.
     """
 
     request_id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -144,6 +148,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     tenant: Annotated[str, Meta(max_length=32)] = ""
     memory_at: Annotated[str, Meta(max_length=128)] = ""
     memory_ticket: Annotated[str, Meta(max_length=64)] = ""
+    forced: Annotated[tuple[TokenId, ...], Meta(max_length=limits.FORCED_TOKENS_MAX)] = ()
+    on_base: bool = False
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -197,7 +203,8 @@ class Tokens(Struct, frozen=True, tag="tokens"):
     """Server: the next ids of the answer, the first of them at `position` (0-based).
 
     `text` is what these ids add to the visible answer; it can be empty while a character or a
-    stop string is incomplete. `logprobs` has one entry for each id if the client asked for them.
+    stop string is incomplete. `logprobs` has one entry for each id if the client asked for them,
+    or gave the ids.
     """
 
     position: Count

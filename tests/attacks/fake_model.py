@@ -71,6 +71,11 @@ class FakeModel:
     slots: int = _OPTIONS.running
 
     @property
+    def plain(self) -> "FakeModel":
+        """It has no adapter."""
+        return self
+
+    @property
     def context_length(self) -> int:
         """As the engine's."""
         return self.loop.context_length

@@ -74,6 +74,7 @@ CLIENT_MESSAGES: tuple[msgspec.Struct, ...] = (
         1.5,
         constraint=JsonSchema("{}"),
     ),
+    Ask("r4", 0, "a", Text("once"), Sampling(), 2, 1.5, forced=(3, 4), on_base=True),
     Cancel(),
 )
 SERVER_MESSAGES: tuple[msgspec.Struct, ...] = (

@@ -132,6 +132,25 @@ class Killer:
             self._place.swarm.kill(node)
 
 
+def test_the_base_is_asked_what_it_makes_of_a_doubtful_answer(place: Place) -> None:
+    """These adapters change next to nothing: the base finds their words as likely as they do."""
+    sceptic = place.swarm.start(
+        "sceptic", "none", [address_of(place.asker)], 'models = "none"\n[router]\ndoubt = "base"\n'
+    )
+    place.swarm.wait_ready([sceptic], 90)
+    place.swarm.wait_met(sceptic, 3, 90, tuple(SUBJECTS))
+    answer = Place(place.swarm, sceptic).ask()
+    doubted = [step for step in answer.report.steps if step.others]
+    assert doubted, "of two specialists the router prefers one to the other in a step at most"
+    for step in doubted:
+        assert step.error is None
+        for found in (step.evidence, *(other.evidence for other in step.others)):
+            assert found is not None
+            assert found.gain == pytest.approx(0.0, abs=0.05)
+            assert found.logprob < -0.1
+    place.swarm.kill(sceptic)
+
+
 def test_a_chain_over_two_nodes_one_of_which_dies_in_the_middle(place: Place) -> None:
     """In one test, since nodes that died stay dead."""
     calm = place.ask()

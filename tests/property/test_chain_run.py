@@ -20,7 +20,7 @@ from coordinator.answer import (
     StepStarted,
     Waiting,
 )
-from coordinator.chain.actions import Action, Begin, Drop, Key
+from coordinator.chain.actions import Action, Begin, Compare, Drop, Key
 from coordinator.chain.run import ChainRun
 from coordinator.dispatch.actions import Emit, End
 from coordinator.routing.plan import Kind, Plan, Step
@@ -69,6 +69,9 @@ class World:
     begun: list[Begin] = field(default_factory=list)
     heard: list[AnswerEvent] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
+    compared: list[Compare] = field(default_factory=list)
+    """What the base is still asked about."""
+    was_compared: bool = False
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -80,6 +83,9 @@ class World:
                     self.begun.append(action)
                 case Drop(key):
                     del self.working[key]
+                case Compare(_, question):
+                    assert question.ids
+                    self.compared.append(action)
                 case Emit(event):
                     self.heard.append(event)
                 case End():
@@ -130,23 +136,36 @@ def move(world: World, draw: Draw) -> None:
     world.do(world.run.heard(key, event, world.now))
 
 
+def compare(world: World, draw: Draw) -> None:
+    """The base says how likely it finds one of the answers, or cannot."""
+    asked = world.compared.pop(draw(st.integers(0, len(world.compared) - 1)))
+    world.was_compared = True
+    base = draw(st.none() | st.floats(-9, 0))
+    world.do(world.run.compared(asked.key, base, world.now))
+
+
 @settings(max_examples=examples(400), deadline=None)
-@given(data=st.data(), plan=plans(), most=st.integers(0, 60))
-def test_whatever_happens(data: st.DataObject, plan: Plan, most: int) -> None:
+@given(data=st.data(), plan=plans(), most=st.integers(0, 60), asks_base=st.booleans())
+def test_whatever_happens(data: st.DataObject, plan: Plan, most: int, asks_base: bool) -> None:
     chat = Chat((ChatMessage("user", "all of it"),))
     request = AnswerRequest(RequestId("r"), "auto", chat, Sampling(), most, BUDGET)
-    world = World(ChainRun(request, plan, lambda _: [], 0.0))
+    world = World(ChainRun(request, plan, lambda _: [], 0.0, asks_base=asks_base))
     world.do(world.run.start(0.0))
     moves = 0
     while not world.ends:
-        assert world.working, "nobody works, and there is no end"
-        if moves < MOVES_MAX:
+        assert world.working or world.compared, "nobody works, and there is no end"
+        if world.compared and (not world.working or data.draw(st.booleans())):
+            compare(world, data.draw)
+        elif moves < MOVES_MAX:
             move(world, data.draw)
         else:
             key = next(iter(world.working))
             del world.working[key]
             world.do(world.run.failed(key, PeerLost("all are gone"), world.now))
         moves += 1
+    while world.compared:  # what the base says too late does no harm
+        compare(world, data.draw)
+    assert asks_base or not world.was_compared
     check_end(world)
     check_order(world, plan)
     check_means(world, plan, most)

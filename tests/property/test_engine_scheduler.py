@@ -1,6 +1,7 @@
 """The scheduler over a cache that remembers what was written where, with cancels at any moment.
 
-Some answers are drafted ahead, rightly and wrongly; some come from adapters, from anywhere on.
+Some answers are drafted ahead, rightly and wrongly; some come from adapters, from anywhere on;
+some are given.
 """
 
 import random
@@ -20,7 +21,7 @@ from node.engine.base import AdapterUse, Ended, EngineRequest, Generated
 from node.engine.fake import fake_token
 from node.engine.pages import PAGE_SIZE
 from node.engine.scheduler import Scheduler, SchedulerLimits
-from node.engine.sequence import Work
+from node.engine.sequence import FORCED_ROWS_MAX, Work
 from node.engine.speculation.drafts import Text, Wish
 from protocols.messages.ask import Sampling
 from tests.effort import examples
@@ -130,6 +131,42 @@ class Requests(RuleBasedStateMachine):
         self.inside[one.request_id] = one
         self.answers[one.request_id] = list(given)
 
+    @precondition(lambda self: len(self.inside) < 12)
+    @rule(
+        client=st.sampled_from(["", "alice", "bob"]),
+        stem=st.sampled_from(STEMS),
+        length=st.integers(1, 70),
+        given=st.lists(st.integers(0, 3), min_size=1, max_size=80),
+        adapter=ADAPTERS,
+    )
+    def force(
+        self,
+        client: str,
+        stem: list[int],
+        length: int,
+        given: list[int],
+        adapter: AdapterUse | None,
+    ) -> None:
+        """Its ids may be those that a stem goes on with, so that their pages can be found."""
+        self.count += 1
+        prompt = tuple(stem[: min(length, self.limits.longest - 1)])
+        ids = tuple(
+            (stem[len(prompt) :] + given)[: self.limits.longest - len(prompt)][: len(given)]
+        )
+        name = str(self.count)
+        one = EngineRequest(
+            name,
+            prompt,
+            len(ids),
+            Sampling(),
+            frozenset({1}),
+            client=client,
+            adapter=adapter,
+            forced=ids,
+        )
+        self.scheduler.submit(one)
+        self.inside[name], self.answers[name] = one, []
+
     @precondition(lambda self: self.inside)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -171,10 +208,11 @@ class Requests(RuleBasedStateMachine):
                 case Generated(request_id, position, token_id):
                     assert position == len(self.answers[request_id])
                     self.answers[request_id].append(token_id)
-                    self.generated += 1
+                    self.generated += not self.inside[request_id].forced
                 case Ended(request_id):
                     one = self.inside.pop(request_id)
                     wanted = [_token(one.prompt, p) for p in range(one.max_tokens)]
+                    wanted = list(one.forced) or wanted
                     assert self.answers[request_id] == wanted
 
     def check_budget(self, work: list[Work]) -> None:
@@ -207,6 +245,10 @@ class Requests(RuleBasedStateMachine):
                 assert book.references(page) == 1
                 assert book._digests[page] is None, "a page that others may find was written"
                 self.memory[slot] = content
+        if sequence.request.forced:
+            assert item.logits <= FORCED_ROWS_MAX
+            assert item.position + item.logits <= len(sequence.request.forced)
+            return []
         chosen: list[int] = []
         for guess in (*item.drafts, None)[: item.logits]:
             position = sequence.answer_length + len(chosen)

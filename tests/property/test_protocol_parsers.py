@@ -78,7 +78,19 @@ TAGS = [
     "want",
 ]
 TAGS += ["found", "pages", "done"]
-FIELDS = ["position", "ids", "text", "prompt", "nonce", "reason", "delivered", "code", "sampling"]
+FIELDS = [
+    "position",
+    "ids",
+    "text",
+    "prompt",
+    "nonce",
+    "reason",
+    "delivered",
+    "forced",
+    "on_base",
+    "code",
+    "sampling",
+]
 
 # One cheap draw per case (10,000 cases per parser must take seconds): raw bytes, or the seed of a
 # generator that builds something nearer to what a parser expects.

@@ -84,6 +84,8 @@ asks = st.builds(
     stop=st.lists(st.text(min_size=1, max_size=9), max_size=4).map(tuple),
     delivered=ids,
     constraint=st.none() | constraints,
+    forced=ids,
+    on_base=st.booleans(),
 )
 client_messages = asks | st.just(Cancel())
 server_messages = st.one_of(

@@ -115,6 +115,10 @@ class FakeAnswerer:
         """The conversations that it was asked to go on with."""
         self.logprobs: dict[str, float] = {}
         """How sure its specialists are of each token, in nats; -0.2 unless said otherwise."""
+        self.unknown: frozenset[str] = frozenset()
+        """Features that its version does not know."""
+        self.given: list[Ask] = []
+        """The answers about which its base was asked."""
 
     async def answer(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
         """See `coordinator.ports.Answerer`."""
@@ -131,11 +135,21 @@ class FakeAnswerer:
             self.running -= 1
 
     async def _generate(self, ask: Ask) -> AsyncGenerator[ServerMessage, None]:
-        if not isinstance(ask.prompt, Text):
+        known = tuple(one for one in features_of(ask) if one not in self.unknown)
+        if ask.forced:
+            self.given.append(ask)
+        elif not isinstance(ask.prompt, Text):
             self.asks.append(ask)
-        yield Accepted(1, 4_096, digest_of(ask.specialist), features_of(ask))
+        name = BASE if ask.on_base else ask.specialist
+        yield Accepted(1, 4_096, digest_of(name), known)
         yield Progress("prefill")
         await asyncio.sleep(self.speed.prefill)
+        if ask.forced:
+            found = Likelihood(self.logprobs.get(name, -0.2), b"t")
+            for position, token in enumerate(ask.forced):
+                yield Tokens(position, (token,), f" {token}", (found,))
+            yield Finished("length", "", 1, len(ask.forced))
+            return
         for position in range(len(ask.delivered), ask.max_tokens):
             await asyncio.sleep(self.speed.token)
             token = token_at(read(ask.prompt), ask.sampling.seed, position)
@@ -175,6 +189,8 @@ class FakeNode:
         self.coordinator: Coordinator
         self.trusted: set[PeerId] = set()
         """Whom its coordinator takes as trusted."""
+        self.asks_base = False
+        """Whether its coordinator asks the base about answers; set it before `run`."""
         self.make_plan: PlanFunction | None = None
         """Instead of the router's; set it before `run`."""
         self.judged: list[tuple[SpecialistId, PeerId, Evidence]] = []
@@ -196,6 +212,7 @@ class FakeNode:
                 tasks=tasks,
                 is_trusted=lambda peer: peer in self.trusted,
                 make_plan=self.make_plan,
+                asks_base=self.asks_base,
                 judge=lambda *verdict: self.judged.append(verdict),
             )
             self.coordinator = Coordinator(parts)

@@ -19,6 +19,7 @@ from coordinator.answer import (
     StepEnded,
     StepStarted,
 )
+from coordinator.chain.contest import HELD_TOKENS
 from coordinator.routing.plan import Kind, Plan, Step
 from coordinator.routing.router import Trust, Wishes
 from protocols.adapters.memory import Conditions, MemoryNetwork
@@ -114,7 +115,11 @@ class Trio:
             assert coordinator.measurement(node.identity.peer_id).in_flight == 0
 
 
-def run_trio(test: Test, speed: Speed = Speed()) -> None:  # noqa: B008 - frozen
+def run_trio(
+    test: Test,
+    speed: Speed = Speed(),  # noqa: B008 - frozen
+    make: Callable[[FakeNode], None] = lambda _: None,
+) -> None:
     async def main() -> None:
         clock = LoopClock()
         conditions = Conditions(delay_min=0.005, delay_max=0.02)
@@ -125,6 +130,7 @@ def run_trio(test: Test, speed: Speed = Speed()) -> None:  # noqa: B008 - frozen
                 character = Character(hosted, 60.0, speed)
                 node = FakeNode(identity, network.join(identity), clock, character, 1)
                 node.make_plan = trio.make_plan
+                make(node)
                 trio.nodes.append(node)
             lives = [group.create_task(node.run(lambda _n, _g: None)) for node in trio.nodes]
             await asyncio.sleep(8.0)
@@ -373,6 +379,67 @@ def test_a_doubtful_specialist_is_replaced() -> None:
         assert [e.is_low for e in weak] == [True]
 
     run_trio(test)
+
+
+def doubted_by_base(trio: Trio, base: float) -> None:
+    """Law is surer than any bound asks; the base finds its words and those of maths that likely."""
+    trio.use(Step(SpecialistId(LAW), "Is it?", alternatives=(SpecialistId(MATHS),)))
+    for node in trio.nodes:
+        node.answerer.logprobs = {LAW: -1.0, MATHS: -0.2, BASE: base}
+
+
+def asks_base(node: FakeNode) -> None:
+    node.asks_base = True
+
+
+def test_a_specialist_that_gains_nothing_on_the_base_is_replaced() -> None:
+    async def test(trio: Trio) -> None:
+        doubted_by_base(trio, -1.4)
+        (only,) = ended(await trio.collect(trio.ask(quality=Quality.BEST)))
+        assert (only.specialist, [one.specialist for one in only.others]) == (MATHS, [LAW])
+        assert only.others[0].why == "maths gained more on the base"
+        assert only.evidence is not None
+        assert only.others[0].evidence is not None
+        assert only.evidence.gain == pytest.approx(1.2)
+        assert only.others[0].evidence.gain == pytest.approx(0.4)
+        given = [ask for node in trio.nodes for ask in node.answerer.given]
+        assert [ask.specialist for ask in given] == [LAW, MATHS]
+        assert all(ask.on_base and len(ask.forced) >= HELD_TOKENS for ask in given)
+        assert [e.is_low for _, _, e in trio.nodes[0].judged] == [True, True]
+
+    run_trio(test, make=asks_base)
+
+
+def test_one_that_the_base_would_never_have_said_is_believed_at_once() -> None:
+    async def test(trio: Trio) -> None:
+        doubted_by_base(trio, -4.0)
+        (only,) = ended(await trio.collect(trio.ask(quality=Quality.BEST)))
+        assert (only.specialist, only.others) == (LAW, ())
+
+    run_trio(test, make=asks_base)
+
+
+def test_without_the_setting_the_base_is_not_asked() -> None:
+    async def test(trio: Trio) -> None:
+        doubted_by_base(trio, -1.1)
+        (only,) = ended(await trio.collect(trio.ask(quality=Quality.BEST)))
+        assert (only.specialist, only.evidence and only.evidence.gain) == (LAW, None)
+        assert [ask for node in trio.nodes for ask in node.answerer.given] == []
+
+    run_trio(test)
+
+
+def test_where_the_base_cannot_be_asked_the_card_decides() -> None:
+    """An older peer leaves out what it does not know, and says so."""
+
+    async def test(trio: Trio) -> None:
+        doubted_by_base(trio, -1.1)
+        for node in trio.nodes:
+            node.answerer.unknown = frozenset({"forced", "base"})
+        (only,) = ended(await trio.collect(trio.ask(quality=Quality.BEST)))
+        assert (only.specialist, only.evidence and only.evidence.gain) == (LAW, None)
+
+    run_trio(test, make=asks_base)
 
 
 def test_one_step_is_as_ever() -> None:

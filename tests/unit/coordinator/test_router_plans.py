@@ -182,6 +182,8 @@ def test_a_good_answer_words_the_chain() -> None:
         "",
         "I think the law specialist should answer.",
         "1: Compute 12 * 7.",  # a chain of one
+        "1: Compute 12 * 7.\n3: Draft a clause on payment.",  # somebody whom the router left out
+        "1: Compute 12 * 7.\n2: Draft a clause.\n3: Then more of it.",
         "1: Compute 12 * 8.\n2: Draft a clause.",  # another number
         "1: Compute 12 * 7.\n2: Draft a clause within 14 days.",
         '1: Compute 12 * 7.\n2: Draft "payment is due in 30 weeks".',  # another quote

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocols import limits
-from protocols.ask import ClientAsk
+from protocols.ask import ClientAsk, ServerAsk
 from protocols.codec import FrameDecoder, encode
 from protocols.errors import ProtocolError, Unsupported
 from protocols.features import features_of
@@ -40,6 +40,8 @@ ALL = {
     "constraint": replace(PLAIN, constraint=RegularExpression("a")),
     "tools": replace(PLAIN, prompt=TOOLS),
     "tenant": replace(PLAIN, tenant="7f"),
+    "forced": replace(PLAIN, forced=(1, 2)),
+    "base": replace(PLAIN, on_base=True),
 }
 
 
@@ -124,6 +126,49 @@ def constrained(constraint: Constraint) -> Ask:
 def test_sampling_is_bounded(sampling: Sampling) -> None:
     with pytest.raises(ProtocolError):
         decoded(replace(PLAIN, sampling=sampling))
+
+
+def test_given_ids_are_bounded() -> None:
+    most = replace(PLAIN, forced=(1,) * limits.FORCED_TOKENS_MAX)
+    assert decoded(most) == most
+    for wrong in [(-1,), (2**31,), (1,) * (limits.FORCED_TOKENS_MAX + 1)]:
+        with pytest.raises(ProtocolError):
+            decoded(replace(PLAIN, forced=wrong))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        replace(ALL["forced"], delivered=(1,)),
+        replace(ALL["forced"], stop=("x",)),
+        replace(ALL["forced"], constraint=RegularExpression("a")),
+    ],
+)
+def test_nothing_may_change_an_answer_that_is_given(ask: Ask) -> None:
+    with pytest.raises(ProtocolError, match="given"):
+        ServerAsk().receive(ask)
+    ServerAsk().receive(replace(ask, forced=()))
+
+
+def test_of_given_ids_a_peer_can_send_no_others_and_none_without_its_likelihood() -> None:
+    found = Likelihood(-0.5, b"t")
+    for wrong in [
+        Tokens(0, (2,), "", (found,)),
+        Tokens(0, (1, 3), "", (found, found)),
+        Tokens(0, (1, 2, 1), "", (found,) * 3),
+        Tokens(0, (1,), "", ()),
+        Tokens(0, (1,), "", (replace(found, top=(LIKELY,)),)),
+    ]:
+        client = ClientAsk(replace(PLAIN, forced=(1, 2)))
+        client.receive(Accepted(1, 2, "d", ("forced",)))
+        with pytest.raises(ProtocolError):
+            client.receive(wrong)
+    client = ClientAsk(replace(PLAIN, forced=(1, 2)))
+    client.receive(Accepted(1, 2, "d", ("forced",)))
+    client.receive(Tokens(0, (1,), "", (found,)))
+    client.receive(Tokens(1, (2,), "", (found,)))
+    with pytest.raises(ProtocolError):
+        client.receive(Tokens(2, (1,), "", (found,)))
 
 
 LIKELY = Likely(1, -1.0, b"a")

@@ -4,7 +4,16 @@ import pytest
 
 from coordinator.answer import AnswerRequest, Delta, Planning, Quality, Score
 from coordinator.chain.alone import choice_of, is_for_one, wishes_of
-from coordinator.chain.evidence import FLOOR, FLOOR_HIGHEST, FLOOR_LOWEST, METRIC, Gauge, floor_of
+from coordinator.chain.evidence import (
+    FLOOR,
+    FLOOR_HIGHEST,
+    FLOOR_LOWEST,
+    GAIN_MIN,
+    METRIC,
+    Gauge,
+    floor_of,
+    lead_of,
+)
 from coordinator.routing.plan import Plan, Step
 from coordinator.routing.router import Wishes
 from protocols.ids import PeerId, RequestId, SpecialistId
@@ -41,6 +50,36 @@ def test_means_and_margins_also_of_tokens_that_were_not_the_likeliest() -> None:
     assert found.logprob == pytest.approx(-1.5)
     assert found.margin == pytest.approx((2.0 - 2.9 + 0.0) / 3)
     assert not found.is_low
+
+
+def test_what_the_base_says_of_the_first_tokens_outweighs_the_bound() -> None:
+    """Tokens that came after the base was asked do not count for the gain, but for the rest."""
+    gauge = Gauge(-0.5)
+    gauge.add(Delta(A, 0, (5, 6), "x", (likely(-0.2), likely(-0.4))))
+    gauge.mark()
+    gauge.add(Delta(A, 2, (7,), "x", (likely(-9.0),)))
+    before = gauge.evidence()
+    assert before is not None
+    assert (before.gain, before.is_low) == (None, True)
+    gauge.compare(-0.3 - GAIN_MIN - 0.01)
+    after = gauge.evidence()
+    assert after is not None
+    assert after.logprob == before.logprob
+    assert after.gain == pytest.approx(GAIN_MIN + 0.01)
+    assert not after.is_low
+    gauge.compare(-0.3 - GAIN_MIN + 0.01)
+    less = gauge.evidence()
+    assert less is not None
+    assert less.is_low
+
+
+def test_the_lead_is_over_the_best_of_those_who_could_be_asked_instead() -> None:
+    third = SpecialistId("third")
+    plan = Plan("chain", (Step(LAW),), "", (Score(LAW, 0.6), Score(TAX, 0.3), Score(third, 0.1)))
+    assert lead_of(LAW, (third, TAX), plan) == pytest.approx(0.3)
+    assert lead_of(TAX, (LAW,), plan) == pytest.approx(-0.3)
+    assert lead_of(LAW, (), plan) == pytest.approx(0.6)
+    assert lead_of(SpecialistId("unknown"), (TAX,), plan) == pytest.approx(-0.3)
 
 
 def card(*scores: tuple[str, float]) -> CapabilityCard:

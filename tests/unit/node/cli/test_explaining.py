@@ -42,6 +42,12 @@ def test_a_plan_of_one_step_without_scores() -> None:
     assert [line.split() for line in lines[1:]] == [["1", "smollm2", "the", "whole", "prompt"]]
 
 
+def test_what_a_step_gained_on_the_base_is_told_if_it_was_asked() -> None:
+    evidence = Evidence(-0.5, 1.25, 20, -1.5, 2.345, 1.5)
+    line, *_ = report_lines(Report(steps=(StepReport(0, "law", evidence=evidence),)))
+    assert "margin 1.25; likelier than to the base by 2.35" in line
+
+
 def test_what_became_of_each_step_and_what_worked() -> None:
     steps = (
         StepReport(

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from coordinator.answer import (
@@ -12,6 +13,7 @@ from coordinator.answer import (
     AnswerRequest,
     Completed,
     Delta,
+    Evidence,
     Planned,
     Planning,
     Quality,
@@ -21,6 +23,7 @@ from coordinator.answer import (
 from coordinator.routing.plan import Plan, Step
 from node.gateway.debate import Debate, Turn
 from node.gateway.fake import Script, Speech
+from node.gateway.reports import step_report
 from node.gateway.trial import BOB, CAROL, open_trial
 from protocols.errors import NoCapacity
 from protocols.ids import SpecialistId
@@ -253,3 +256,10 @@ async def test_the_sums_can_be_read() -> None:
         http.get("/api/v1/stats") as response,
     ):
         assert (await response.json())["plans"] == {"one": 1}
+
+
+def test_what_was_gained_on_the_base_is_reported_where_the_base_was_asked() -> None:
+    evidence = Evidence(-0.25, 1.5, 2, -1.5, gain=2.00004, gain_floor=1.5)
+    ended = StepEnded(0, SpecialistId("law"), evidence, 1.0, 2)
+    told = msgspec.to_builtins(step_report(ended, None, "", "").evidence)
+    assert (told["gain"], told["gain_floor"]) == (2.0, 1.5)

@@ -96,6 +96,10 @@ class SteppedModel:
     tokenizer: NumberTokenizer = field(default_factory=NumberTokenizer)
     inside: dict[str, "asyncio.Queue[StepOutput]"] = field(default_factory=dict)
 
+    @property
+    def plain(self) -> "SteppedModel":
+        return self
+
     def __post_init__(self) -> None:
         self.engine = FakeEngine(
             FakeOptions(

@@ -36,6 +36,7 @@ from protocols.messages.ask import (
     Text,
     Tokens,
 )
+from protocols.ports import Allowance
 
 ANSWER = tuple(map(ord, "once upon a time"))
 TALE = SpecialistId("tale")
@@ -105,6 +106,9 @@ class ScriptedGeneration:
         self.sent += 1
         if position >= self.request.max_tokens:
             return Ended(self.request.request_id, "length")
+        if self.request.forced:
+            given = self.request.forced[position]
+            return Generated("r", position, given, TokenLikelihood(-0.25, ()))
         if position >= len(ANSWER):
             return Ended(self.request.request_id, "stop")
         likelihood = None
@@ -126,6 +130,11 @@ class ScriptedModel:
     healthy: bool = True
     tokenizer: LetterTokenizer = field(default_factory=LetterTokenizer)
     generations: list[ScriptedGeneration] = field(default_factory=list)
+    base: "ScriptedModel | None" = None
+
+    @property
+    def plain(self) -> "ScriptedModel":
+        return self.base or self
 
     def generate(self, request: EngineRequest) -> ScriptedGeneration:
         self.generations.append(ScriptedGeneration(request, self.hangs))
@@ -323,3 +332,55 @@ async def test_an_answer_whose_constraint_broke_does_not_end_as_if_it_were_whole
                 matcher.failure = "it is too complex"
     assert not any(isinstance(one, Finished) for one in seen)
     assert asked.inside == 0
+
+
+FORCED = struct_replace(ASK, forced=(97, 98, 99), max_tokens=3)
+
+
+async def test_ids_that_are_given_come_back_with_their_likelihoods() -> None:
+    model = ScriptedModel()
+    asked = service(model)
+    messages = await collect(asked, FORCED)
+    assert messages[0] == Accepted(4, 64, model.model_digest, ("forced",))
+    told = [one for one in messages if isinstance(one, Tokens)]
+    assert [one.ids for one in told] == [(97,), (98,), (99,)]
+    assert [found.logprob for one in told for found in one.logprobs] == [-0.25] * 3
+    assert isinstance(messages[-1], Finished)
+    assert (messages[-1].reason, messages[-1].completion_tokens) == ("length", 3)
+    assert model.generations[0].request.forced == (97, 98, 99)
+    assert (asked.served.requests, asked.served.tokens) == (1, 0), "nothing was generated"
+
+
+async def test_the_base_answers_in_a_specialists_place_if_it_is_asked() -> None:
+    base = ScriptedModel(model_digest="b" * 64)
+    model = ScriptedModel(base=base)
+    messages = await collect(service(model), struct_replace(FORCED, on_base=True))
+    assert messages[0] == Accepted(4, 64, "b" * 64, ("base", "forced"))
+    assert (len(model.generations), len(base.generations)) == (0, 1)
+
+
+async def test_given_ids_take_a_slot_and_must_fit_like_any_answer() -> None:
+    model = ScriptedModel(hangs=True)
+    asked = service(model)
+    async with asyncio.TaskGroup() as tasks:
+        hanging = [tasks.create_task(collect(asked, FORCED)) for _ in range(1 + WAITING_PER_SLOT)]
+        await asyncio.sleep(0)
+        assert asked.admission(TALE).running == 1
+        with pytest.raises(Busy):
+            await collect(asked, FORCED)
+        for task in hanging:
+            task.cancel()
+    assert asked.inside == 0
+    assert all(generation.closed for generation in model.generations)
+    with pytest.raises(TooLong):
+        await collect(asked, struct_replace(FORCED, forced=(97,) * 61, max_tokens=61))
+
+
+async def test_of_given_ids_a_peer_hears_of_as_many_as_it_may_have() -> None:
+    model = ScriptedModel()
+    asked = AskService({TALE: model}, LoopTime(), lambda _peer: Allowance(9.0, 9, 9, 1, 2, 9))
+    async with aclosing(asked.answer(FORCED, PeerId("p"))) as answer:
+        messages = [message async for message in answer]
+    assert isinstance(messages[-1], Finished)
+    assert (messages[-1].reason, messages[-1].completion_tokens) == ("length", 2)
+    assert model.generations[0].request.forced == (97, 98)

@@ -57,6 +57,10 @@ class SmallModel:
     slots: int = 4
     healthy: bool = True
 
+    @property
+    def plain(self) -> "SmallModel":
+        return self
+
     def generate(self, request: EngineRequest) -> Generation:
         return self.loop.submit(request)
 
@@ -145,3 +149,14 @@ async def test_the_whole_answers_are_what_they_should_be(service: AskService) ->
     assert set(text) <= set("日é")
     plain = await ask(service, QUESTIONS["plain"])
     assert len(plain.logprobs) == len(plain.ids)
+
+
+async def test_a_model_finds_given_ids_as_likely_as_when_it_chose_them(
+    service: AskService,
+) -> None:
+    said = await ask(service, struct_replace(ASK, sampling=Sampling(logprobs=0)))
+    given = struct_replace(ASK, sampling=Sampling(), forced=said.ids, max_tokens=len(said.ids))
+    told = await ask(service, given)
+    assert told.ids == said.ids
+    assert "".join(told.texts) == "".join(said.texts)
+    assert told.logprobs == pytest.approx(said.logprobs, abs=1e-4)

@@ -1,6 +1,7 @@
 """Random adapters, and what transformers says with them merged, or with hooks on its linears."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,21 +66,27 @@ def hooked_greedy(
 
     Without a cache: every step computes the whole sequence, so nothing but positions decides.
     """
+    ids = torch.tensor([list(prompt)])
+    with hooks(judge, adapter, start), torch.inference_mode():
+        for _ in range(tokens):
+            logits = judge(input_ids=ids, use_cache=False).logits[0, -1]
+            ids = torch.cat((ids, logits.argmax().view(1, 1)), dim=1)
+    answer: list[int] = ids[0, len(prompt) :].tolist()
+    return answer
+
+
+@contextmanager
+def hooks(judge: Any, adapter: Adapter | None, start: int) -> Iterator[None]:
+    """Within the block the adapter's share is added to each linear's output from `start` on."""
     handles = [
         _linear(judge, key).register_forward_hook(_adding(pair, start))
         for key, pair in (adapter.parts.items() if adapter else ())
     ]
-    ids = torch.tensor([list(prompt)])
     try:
-        with torch.inference_mode():
-            for _ in range(tokens):
-                logits = judge(input_ids=ids, use_cache=False).logits[0, -1]
-                ids = torch.cat((ids, logits.argmax().view(1, 1)), dim=1)
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    answer: list[int] = ids[0, len(prompt) :].tolist()
-    return answer
 
 
 def _adding(pair: LowRank, start: int) -> Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]:
