@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.routing.chains import presence
-from coordinator.routing.head import Head, fit_chance, logistic, shares
+from coordinator.routing.head import Head, fit_chance, shares
 from coordinator.routing.verdict import FIT_MIN
 from report import Row as Line
 from report import print_report
@@ -31,7 +30,9 @@ from routing_cards import (
     by_domain,
     trial_cards,
 )
-from routing_data import DOMAINS, Data, Floats, Vectors, composites
+from routing_composites import joined_lines
+from routing_data import DOMAINS, Data, Floats, Vectors
+from routing_joined import logits_of
 from routing_measures import (
     Interval,
     auroc_intervals,
@@ -47,18 +48,14 @@ from routing_speed import speed_lines
 from routing_training import (
     Labelled,
     Training,
-    all_chain_features,
     all_fit_features,
     labelled,
     load_training,
-    logits_of,
-    prompt_logits,
     train_head,
 )
 from train_router import add_arguments, open_encoder
 
 SEEDS = (0, 1, 2)
-COMPOSITES = 150
 ROBUST = 60
 """Prompts of each domain that are said otherwise."""
 OWN_STYLE = 40
@@ -206,35 +203,9 @@ def stranger_lines(bench: Bench) -> list[Line]:
 
 
 def composite_lines(bench: Bench) -> list[Line]:
-    """Two test questions of different domains, one after the other."""
-    exact, detected, plain = [], [], []
-    for seed, run in zip(SEEDS, bench.runs, strict=True):
-        joined = labelled(composites(bench.test.rows, COMPOSITES, seed, (" ",)), bench.vectors)
-        pairs = [{DOMAINS.index(one.domain), DOMAINS.index(one.second)} for one in joined.rows]
-        judged = prompt_logits(run.head, joined.encoded, run.cards)
-        present = [presence(whole, parts) for whole, parts, _ in judged]
-        exact += [float(set(np.argsort(-one)[:2].tolist()) == pair)
-                  for one, pair in zip(present, pairs, strict=True)]  # fmt: skip
-        whole = np.argsort(-run.theirs(joined.whole), axis=1)[:, :2]
-        plain += [float(set(one.tolist()) == pair) for one, pair in zip(whole, pairs, strict=True)]
-        lone = random.Random(seed).sample(range(len(bench.test.rows)), 1_000)
-        ours = tuple(
-            logistic(all_chain_features(run.head, prompts, run.cards), run.head.chain_weights)
-            for prompts in (joined.encoded, [bench.test.encoded[at] for at in lone])
-        )
-        detected.append((ours[0].astype(np.float64), ours[1].astype(np.float64)))
-    of_pairs = bootstrap(np.array(exact))
-    of_chains = auroc_intervals(detected, detected)[0]
-    cut = [f"{np.mean([(p >= at).mean() for p, _ in detected]):.2f} of pairs and "
-           f"{np.mean([(n >= at).mean() for _, n in detected]):.2f} of lone prompts at {at}"
-           for at in (0.5, 0.6, 0.8)]  # fmt: skip
-    of_both = f"{of_pairs}; best two by 4 prototypes {np.mean(plain):.3f}"
-    of_cuts = f"{of_chains}; cut: {', '.join(cut)}"
-    pair, chain = of_pairs.value, of_chains.value
-    return [
-        Line("two domains: both found", pair, "", target=".75", met=pair >= 0.75, note=of_both),
-        Line("chain or single: AUROC", chain, "", target=".96", met=chain >= 0.96, note=of_cuts),
-    ]
+    """Two test questions of different domains, one after the other, and lone ones."""
+    trials = [(run.head, run.cards, run.theirs) for run in bench.runs]
+    return joined_lines(trials, bench.test.rows, bench.vectors)
 
 
 def robustness_lines(bench: Bench) -> list[Line]:

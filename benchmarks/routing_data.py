@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.ports import EncodedPrompt
-from coordinator.routing.segments import segments
+from coordinator.routing.reading import Reading, encoded_spans, reading
+from coordinator.routing.segments import cuts
 from node.hosting.encoder import MiniLmEncoder
 
 Floats = NDArray[np.float32]
@@ -26,6 +27,7 @@ DOMAINS = (
     "physics_chem", "psychology",
 )  # fmt: skip
 NEAR_SUBJECTS = ("philosophy", "world_religions", "miscellaneous")
+FOLDS = 4
 JOINS = (" ", "\n", " Then: ", " Also, ", " Using that, ", " After that, ")
 EXTERNAL = (
     ("gsm8k", "math", ("train",), 400),
@@ -45,6 +47,8 @@ class Row:
     choices: str = ""
     second: str = ""
     """The other domain of a prompt that was joined from two."""
+    seam: tuple[int, int] = (0, 0)
+    """Between which characters the other begins."""
 
 
 class Data:
@@ -105,20 +109,29 @@ def composites(rows: Sequence[Row], count: int, seed: int, joins: Sequence[str])
     """Two questions of different domains, joined."""
     rng = random.Random(seed)
     pool = {domain: [one.text for one in rows if one.domain == domain] for domain in DOMAINS}
+    domains = [domain for domain in DOMAINS if pool[domain]]
     found = []
     for _ in range(count):
-        first, second = rng.sample(DOMAINS, 2)
-        text = rng.choice(pool[first]) + rng.choice(list(joins)) + rng.choice(pool[second])
-        found.append(Row(text, first, "", second=second))
+        first, second = rng.sample(domains, 2)
+        one, join, two = rng.choice(pool[first]), rng.choice(list(joins)), rng.choice(pool[second])
+        end = len(one) + len(join) + len(two) - len(two.lstrip())
+        seam = (len(one.rstrip()), end)
+        found.append(Row(one + join + two, first, "", second=second, seam=seam))
     return found
 
 
+def fold_of(row: Row) -> int:
+    """A quarter of the rows, by their text."""
+    digest = hashlib.sha1(row.text.encode(), usedforsecurity=False).digest()
+    return digest[0] % FOLDS
+
+
 class Vectors:
-    """Encodes prompts in one pass with their segments, and keeps what came out in a file."""
+    """Encodes prompts, and keeps what came out in a file."""
 
     def __init__(self, encoder: MiniLmEncoder, cache: Path | None) -> None:
         self._encoder = encoder
-        self._path = cache / f"prompts-{encoder.digest[:16]}.npz" if cache else None
+        self._path = cache / f"read-{encoder.digest[:16]}.npz" if cache else None
         self._known: dict[str, EncodedPrompt] = {}
         self._fresh = 0
         if self._path is not None and self._path.exists():
@@ -129,22 +142,30 @@ class Vectors:
         """Who encodes."""
         return self._encoder
 
-    def of(self, texts: Sequence[str]) -> list[EncodedPrompt]:
-        """Whole vectors and those of `segments`, in the order of `texts`."""
-        missing = [text for text in dict.fromkeys(texts) if _key(text) not in self._known]
-        asyncio.run(self._encode(missing))
-        if self._fresh:
-            self._save()
-        return [self._known[_key(text)] for text in texts]
+    def readings(self, texts: Sequence[str]) -> list[Reading]:
+        """As the router reads `texts`, in their order."""
+        keys = {text: _key(text) for text in texts}
+        self._get(keys, is_cut=True)
+        return [reading(text, cuts(text), self._known[keys[text]]) for text in texts]
 
     def whole(self, texts: Sequence[str]) -> Floats:
         """`[texts, dimensions]`."""
-        return np.stack([one.whole for one in self.of(texts)])
+        keys = {text: _digest(text) for text in texts}
+        self._get(keys, is_cut=False)
+        return np.stack([self._known[keys[text]].whole for text in texts])
 
-    async def _encode(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            parts = [(one.start, one.end) for one in segments(text)]
-            self._known[_key(text)] = await self._encoder.encode_prompt(text, parts)
+    def _get(self, keys: Mapping[str, str], *, is_cut: bool) -> None:
+        missing = {text: key for text, key in keys.items() if key not in self._known}
+        asyncio.run(self._encode(missing, is_cut=is_cut))
+        if self._fresh:
+            self._save()
+
+    async def _encode(self, missing: Mapping[str, str], *, is_cut: bool) -> None:
+        for text, key in missing.items():
+            if is_cut:
+                self._known[key] = await encoded_spans(self._encoder, text, cuts(text))
+            else:
+                self._known[key] = await self._encoder.encode_prompt(text)
             self._fresh += 1
 
     def _save(self) -> None:
@@ -173,9 +194,12 @@ class Vectors:
 
 
 def _key(text: str) -> str:
-    """The segments belong to it too: other cuts are other vectors."""
-    cuts = ",".join(f"{one.start}-{one.end}" for one in segments(text))
-    return hashlib.sha1(f"{cuts}|{text}".encode(), usedforsecurity=False).hexdigest()
+    """The cuts belong to it too: other cuts are other vectors."""
+    return _digest(f"{[cut.at for cut in cuts(text)]}|{text}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _joined(choices: str | list[str]) -> str:

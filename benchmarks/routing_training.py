@@ -11,10 +11,9 @@ rows that a seed leaves out is deterministic, and nothing here needs more than n
    subjects without a card, and everyday requests; with cards of all examples, and of 5, 10 and 30,
    with and without a description, of all eight domains, of four and of
    one.
-4. Chain: a logistic regression of joined questions against lone ones.
+4. Chain: see `routing_joined`.
 """
 
-import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,20 +22,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.ports import EncodedPrompt
-from coordinator.routing.chains import chain_features
-from coordinator.routing.head import Head, Nearness, card_logits, fit_features, nearness, prepare
+from coordinator.routing.head import Head, fit_features, nearness, prepare
 from node.card_content import prototypes_wanted
 from node.hosting.prototypes import make_prototypes, prototype_vector
 from routing_cards import DESCRIPTIONS, TrialCards, description_sentences, trial_cards
-from routing_data import DOMAINS, JOINS, NEAR_SUBJECTS, Data, Floats, Row, Vectors, composites
+from routing_data import DOMAINS, FOLDS, NEAR_SUBJECTS, Data, Floats, Row, Vectors, fold_of
+from routing_fits import against, conditional_logit
+from routing_joined import (
+    Read,
+    described_cosines,
+    joined_rows,
+    lone_rows,
+    read_rows,
+    with_chains,
+    with_metric_of,
+)
 from routing_noise import lower, typos
 
-FOLDS = 4
 SHRINK = 1.0
 SHARPNESS = 15.0
 BACKGROUND = 64
-COMPOSITES_A_FOLD = 120
 NOISY = 350
 _WRAPPERS = (
     "hi, I need your help with my homework: {}",
@@ -55,7 +60,6 @@ class Labelled:
     """Rows with their vectors, `whole` [rows, dimensions]."""
 
     rows: tuple[Row, ...]
-    encoded: tuple[EncodedPrompt, ...]
     whole: Floats
 
     def only(self, wanted: Sequence[bool] | NDArray[np.bool_]) -> "Labelled":
@@ -63,7 +67,6 @@ class Labelled:
         kept = np.flatnonzero(np.asarray(wanted))
         return Labelled(
             tuple(self.rows[at] for at in kept),
-            tuple(self.encoded[at] for at in kept),
             self.whole[kept],
         )
 
@@ -75,8 +78,7 @@ class Labelled:
 
 def labelled(rows: Sequence[Row], vectors: Vectors) -> Labelled:
     """`rows` with their vectors."""
-    encoded = vectors.of([one.text for one in rows])
-    return Labelled(tuple(rows), tuple(encoded), np.stack([one.whole for one in encoded]))
+    return Labelled(tuple(rows), vectors.whole([one.text for one in rows]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ class Training:
     strangers: Labelled
     noisy: Labelled
     """Some of the questions, said otherwise: `subject` is the question."""
-    joined: tuple[Labelled, ...]
+    joined: tuple[Read, ...]
     """Composites of each fold's rows."""
+    lone: tuple[Read, ...]
+    """Prompts of each fold that have one owner."""
     described: Mapping[str, Floats]
     encoder: str
     domains: tuple[str, ...] = DOMAINS
@@ -108,7 +112,8 @@ class Training:
             with_choices=others(self.with_choices),
             external=others(self.external),
             noisy=others(self.noisy),
-            joined=tuple(others(one) for one in self.joined),
+            joined=tuple(one.without(domain) for one in self.joined),
+            lone=tuple(one.without(domain) for one in self.lone),
             domains=tuple(name for name in self.domains if name != domain),
         )
 
@@ -129,18 +134,17 @@ def load_training(data: Data, vectors: Vectors) -> Training:
     """From train, dev and validation rows only; three near subjects are never seen."""
     rows = [one for one in data.mmlu(["dev", "val"]) if one.subject not in NEAR_SUBJECTS]
     choices = [replace(one, text=f"{one.text} {one.choices}") for one in rows]
-    of_domains = [one for one in rows if one.domain in DOMAINS]
-    pools = [[one for one in of_domains if fold_of(one) == fold] for fold in range(FOLDS)]
-    joined = [composites(pool, COMPOSITES_A_FOLD, at, JOINS) for at, pool in enumerate(pools)]
+    external = data.external(is_test=False)
     sentences = {name: description_sentences(DESCRIPTIONS[name]) for name in DOMAINS}
     return Training(
         questions=labelled(rows, vectors),
         with_choices=labelled(choices, vectors),
-        external=labelled(data.external(is_test=False), vectors),
+        external=labelled(external, vectors),
         everyday=labelled(data.everyday(), vectors),
         noisy=labelled(_noisy(rows), vectors),
         strangers=labelled(data.out_of_scope(["oos_train", "oos_val"]), vectors),
-        joined=tuple(labelled(one, vectors) for one in joined),
+        joined=tuple(read_rows(joined_rows(rows, external, at), vectors) for at in range(FOLDS)),
+        lone=tuple(read_rows(lone_rows(rows, external, at), vectors) for at in range(FOLDS)),
         described={name: vectors.whole(found) for name, found in sentences.items()},
         encoder=vectors.encoder.digest,
     )
@@ -158,12 +162,6 @@ def _noisy(rows: Sequence[Row]) -> list[Row]:
         for at, row in enumerate(picked)
         for change in (lambda text, _: text, *changes)
     ]
-
-
-def fold_of(row: Row) -> int:
-    """A quarter of the rows, by their text."""
-    digest = hashlib.sha1(row.text.encode(), usedforsecurity=False).digest()
-    return digest[0] % FOLDS
 
 
 def train_head(training: Training, *, is_all_wanted: bool = True) -> Head:
@@ -186,53 +184,9 @@ def train_head(training: Training, *, is_all_wanted: bool = True) -> Head:
     if not is_all_wanted:
         return head
     head = replace(head, fit_weights=_fit_weights(training, head, quarters))
-    return replace(head, chain_weights=_chain_weights(training, head, quarters))
-
-
-def described_cosines(vectors: Floats, cards: TrialCards) -> Floats:
-    """`[vectors, cards]`: the best cosine with a sentence of each description."""
-    return np.stack([(vectors @ one.T).max(axis=1) for one in cards.described], axis=1)
-
-
-def logits_of(head: Head, vectors: Floats, cards: TrialCards) -> tuple[Floats, Nearness]:
-    """`[vectors, cards]`, as the router computes them."""
-    near = nearness(head, vectors, prepare(head, cards.cards))
-    return card_logits(head, near, described_cosines(vectors, cards)), near
-
-
-def conditional_logit(features: Floats, labels: NDArray[np.intp], ridge: float = 1e-3) -> Floats:
-    """Weights for `[rows, cards, features]`, by Newton's method on the mean log-likelihood."""
-    weights = np.zeros(features.shape[2])
-    chosen = features[np.arange(len(labels)), labels]
-    for _ in range(30):
-        scores = features @ weights
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        chance = powers / powers.sum(axis=1, keepdims=True)
-        mean = (chance[..., None] * features).sum(axis=1)
-        spread = features - mean[:, None]
-        gradient = (chosen - mean).mean(axis=0) - ridge * weights / 100
-        curvature = np.einsum("rc,rcf,rcg->fg", chance, spread, spread) / len(labels)
-        curvature += ridge / 100 * np.eye(len(weights))
-        weights = weights + np.linalg.solve(curvature, gradient)
-    return weights.astype(np.float32)
-
-
-def logistic_regression(
-    features: Floats, labels: NDArray[np.bool_], importance: Floats, ridge: float = 1e-3
-) -> Floats:
-    """Weights for `[rows, features]` and a constant last; rows count by `importance`."""
-    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
-    inputs = np.column_stack([(features - centre) / scale, np.ones(len(features))])
-    weights = np.zeros(inputs.shape[1])
-    share = importance / importance.sum()
-    for _ in range(40):
-        chance = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
-        gradient = inputs.T @ (share * (labels - chance)) - ridge * weights
-        curvature = (inputs.T * (share * chance * (1 - chance))) @ inputs
-        curvature += ridge * np.eye(len(weights))
-        weights = weights + np.linalg.solve(curvature, gradient)
-    plain = weights[:-1] / scale
-    return np.append(plain, weights[-1] - plain @ centre).astype(np.float32)
+    return with_chains(
+        training.joined, training.lone, head, [(one.head, one.cards) for one in quarters]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +246,7 @@ def _with_metric(training: Training, kept: NDArray[np.bool_]) -> Head:
     return Head(
         training.encoder, mean.astype(np.float32), metric.astype(np.float32),
         np.zeros((0, len(mean)), np.float32), SHARPNESS, np.ones(2, np.float32),
-        np.zeros(2, np.float32), nothing, nothing,
+        np.zeros(2, np.float32), nothing, nothing, nothing,
     )  # fmt: skip
 
 
@@ -305,7 +259,7 @@ def _fit_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -
     rng = np.random.default_rng(0)
     own, far, near = [], [], []
     for quarter in quarters:
-        learned = _as(head, quarter.head)
+        learned = with_metric_of(head, quarter.head)
         for cards in (quarter.cards, *_small_cards(training, quarter, rng)):
             names = np.array(training.domains)[quarter.labels]
             mine = quarter.queries.whole
@@ -320,7 +274,7 @@ def _fit_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -
                 lonely = mine[names == name]
                 near.append(all_fit_features(learned, lonely, cards.but(name)))
     positive = np.concatenate(own)
-    return np.stack([_against(positive, np.concatenate(one)) for one in (far, near)])
+    return np.stack([against(positive, np.concatenate(one)) for one in (far, near)])
 
 
 def _small_cards(
@@ -340,51 +294,10 @@ def _small_cards(
         yield cards if is_described else cards.without_descriptions()
 
 
-def _against(positive: Floats, negative: Floats) -> Floats:
-    """A logistic regression in which both sides weigh the same."""
-    labels = np.arange(len(positive) + len(negative)) < len(positive)
-    importance = np.where(labels, 1 / len(positive), 1 / len(negative))
-    return logistic_regression(np.concatenate([positive, negative]), labels, importance)
-
-
-def _chain_weights(training: Training, head: Head, quarters: Sequence[_Quarter]) -> Floats:
-    joined, lone = [], []
-    for quarter in quarters:
-        own = _as(head, quarter.head)
-        pairs = training.joined[quarter.fold].encoded
-        joined.append(all_chain_features(own, pairs, quarter.cards))
-        lone.append(all_chain_features(own, quarter.queries.encoded, quarter.cards))
-    return _against(np.concatenate(joined), np.concatenate(lone))
-
-
-def all_chain_features(head: Head, prompts: Sequence[EncodedPrompt], cards: TrialCards) -> Floats:
-    """`[prompts, features]` of `chain_features`."""
-    found = []
-    for whole, parts, vectors in prompt_logits(head, prompts, cards):
-        found.append(chain_features(whole, parts, vectors))
-    return np.stack(found)
-
-
-def prompt_logits(
-    head: Head, prompts: Sequence[EncodedPrompt], cards: TrialCards
-) -> list[tuple[Floats, Floats, Floats]]:
-    """Of each prompt the logits of the whole [cards] and of its seen parts, and these parts."""
-    seen = [one.parts[one.parts.any(axis=1)] for one in prompts]
-    whole, _ = logits_of(head, np.stack([one.whole for one in prompts]), cards)
-    parts, _ = logits_of(head, np.concatenate(seen), cards)
-    ends = np.cumsum([len(one) for one in seen])[:-1]
-    return list(zip(whole, np.split(parts, ends), seen, strict=True))
-
-
 def all_fit_features(head: Head, vectors: Floats, cards: TrialCards) -> Floats:
     """`[vectors, features]` of `fit_features`."""
     near = nearness(head, vectors, prepare(head, cards.cards))
     return fit_features(head, vectors, near, described_cosines(vectors, cards))
-
-
-def _as(head: Head, quarter: Head) -> Head:
-    """The weights of `head` with the metric of `quarter`."""
-    return replace(head, mean=quarter.mean, metric=quarter.metric)
 
 
 def _line(inputs: Floats, outputs: Floats) -> Floats:

@@ -46,7 +46,13 @@ def main() -> int:
     data = dump_head(head)
     chosen.out.write_bytes(data)
     print(f"{chosen.out}: {len(data):,} bytes")
-    for name in ("card_weights", "description_guess", "fit_weights", "chain_weights"):
+    for name in (
+        "card_weights",
+        "description_guess",
+        "fit_weights",
+        "cut_weights",
+        "chain_weights",
+    ):
         print(f"  {name} {getattr(head, name).round(3).tolist()}")
     return 0
 

@@ -47,8 +47,10 @@ class Head:
     """[2]: the cosine with a description that was not encoded is `a + b * prototypes`."""
     fit_weights: Floats
     """[2, 18]: logistic weights of `fit_features`, the constants last."""
+    cut_weights: Floats
+    """[features]: what a place to cut must have, by `coordinator.routing.chains.cut_features`."""
     chain_weights: Floats
-    """[features + 1]: logistic weights of `coordinator.routing.chains`, the constant last."""
+    """[features + 1]: logistic weights of `chains.chain_features`, the constant last."""
 
     def project(self, vectors: Floats) -> Floats:
         """`[..., dimensions]` to `[..., kept]`, rows of unit length."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from coordinator.answer import Score
 from coordinator.ports import PromptEncoder
 from coordinator.routing.card_set import CardSet, Floats, card_set
-from coordinator.routing.chains import chain_features, owners, parts_of, presence
+from coordinator.routing.chains import CHAIN_MIN, Part, divide, owners, parts_of
 from coordinator.routing.head import (
     Head,
     Nearness,
@@ -22,12 +22,11 @@ from coordinator.routing.head import (
     card_logits,
     fit_chance,
     fit_features,
-    logistic,
     nearness,
     prepare,
     shares,
 )
-from coordinator.routing.segments import Segment, segments
+from coordinator.routing.reading import Reading, read
 from coordinator.routing.verdict import Scored
 from protocols.errors import Unsupported
 from protocols.ids import SpecialistId
@@ -41,7 +40,8 @@ SKETCH_DIRECTIONS = 64
 FRESH_MAX = 3
 """Descriptions that are encoded for one prompt; until then a card's prototypes speak for it."""
 DESCRIPTIONS_MAX = 4_096
-CHAIN_OWNERS_MAX = 4
+PARTS_MAX = 4
+"""Into which a prompt is divided; each is encoded by itself."""
 _SENTENCE = re.compile(r"(?<=[.;])\s+")
 _SENTENCES_MAX = 8
 _TRUST_MIN = 1e-3
@@ -102,6 +102,15 @@ def _sketch(prepared: PreparedCards, groups: Sequence[NDArray[np.intp]]) -> _Ske
     return _Sketch(basis, columns, prepared.cards.starts, several)
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """The specialists that are compared in full for a prompt, and the doubts about each."""
+
+    known: _Known
+    short: NDArray[np.intp]
+    doubts: Floats
+
+
 class Scorer:
     """Scores for one encoder and its head. Not for use by two tasks at once without care: calls may
     interleave, and each then keeps what it made.
@@ -129,23 +138,63 @@ class Scorer:
         known = self._prepared(cards)
         if not len(known.prepared.cards):
             return Scored((), 0.0)
-        cut = segments(text)
-        encoded = await self._encoder.encode_prompt(text, [(one.start, one.end) for one in cut])
-        seen = encoded.parts.any(axis=1)
-        kept = [cut[at] for at in np.flatnonzero(seen).tolist()]
-        if len(kept) < len(cut) and kept:  # what the encoder did not see goes with the last part
-            kept[-1] = Segment(kept[-1].start, cut[-1].end)
-        vectors = np.concatenate([encoded.whole[None], encoded.parts[seen]])
+        first = await read(self._encoder, text)
+        vectors = _sides(first)
         known = known.near_to(self._head.project(vectors))
         near = _per_specialist(nearness(self._head, vectors, known.prepared), known)
         short = _shortlist(near)
         near = near.only(short)
         described = await self._descriptions(vectors, known, short, near)
-        logits = card_logits(self._head, near, described) + _doubts(known, short, trust)
-        whole = near.of_first()
-        fit = fit_chance(self._head, fit_features(self._head, vectors[:1], whole, described[:1]))
+        doubts = _doubts(known, short, trust)
+        logits = card_logits(self._head, near, described) + doubts
+        features = fit_features(self._head, vectors[:1], near.of_first(), described[:1])
+        fit = float(fit_chance(self._head, features)[0])
         names = tuple(known.names[at] for at in short)
-        return _scored(self._head, text, kept, vectors, (logits, float(fit[0]), names))
+        chance = shares(logits[0])
+        ranked = sorted(range(len(names)), key=lambda at: (-chance[at], names[at]))
+        scores = tuple(Score(names[at], float(chance[at])) for at in ranked)
+        if not first.cuts or len(names) < 2:
+            return Scored(scores, fit)
+        compared = _Compared(known, short, doubts)
+        chain, parts = await self._parts(first, logits, compared)
+        return Scored(scores, fit, chain, parts, names)
+
+    async def _parts(
+        self, first: Reading, logits: Floats, compared: "_Compared"
+    ) -> tuple[float, tuple[Part, ...]]:
+        """The chance that a prompt has several owners, and its parts if that is likely.
+
+        It is cut in two where that fits best, and each side, encoded by itself, again. A part's
+        owner is told from its own encoding: in that of the whole it has seen the others.
+        """
+        start, chain = 0, 0.0
+        todo = [(first, logits)]
+        done: list[tuple[int, Floats]] = []
+        while todo:
+            read_now, said = todo.pop(0)
+            if read_now.cuts and len(todo) + len(done) + 1 < PARTS_MAX:
+                middle = 1 + len(read_now.cuts)
+                found = divide(self._head, read_now, said[0], (said[1:middle], said[middle:]))
+                chain = found.chance if read_now is first else chain
+                if found.chance >= CHAIN_MIN:
+                    at = read_now.cuts[found.cut].at
+                    halves = (read_now.text[:at], read_now.text[at:])
+                    todo = [await self._read_part(half, compared) for half in halves] + todo
+                    continue
+            done.append((start, said[0]))
+            start += len(read_now.text)
+        if len(done) < 2:
+            return chain, ()
+        owned = owners(np.stack([whole for _, whole in done]))
+        return chain, parts_of(first.text, [start for start, _ in done], owned)
+
+    async def _read_part(self, text: str, compared: "_Compared") -> tuple[Reading, Floats]:
+        """`text` encoded by itself, and the logits of its vector and of its cuts' sides."""
+        found = await read(self._encoder, text)
+        vectors, known, short = _sides(found), compared.known, compared.short
+        near = _per_specialist(nearness(self._head, vectors, known.prepared), known).only(short)
+        described = await self._descriptions(vectors, known, short, near)
+        return found, card_logits(self._head, near, described) + compared.doubts
 
     async def learn(self, cards: Sequence[CapabilityCard]) -> None:
         """Encode the descriptions of `cards` now, so that prompts need not wait for it."""
@@ -244,23 +293,6 @@ def _shortlist(near: Nearness) -> NDArray[np.intp]:
     return np.sort(np.argpartition(-best, SHORTLIST)[:SHORTLIST])
 
 
-def _scored(
-    head: Head,
-    text: str,
-    kept: Sequence[Segment],
-    vectors: Floats,
-    judged: tuple[Floats, float, tuple[SpecialistId, ...]],
-) -> Scored:
-    """`judged` are logits [vectors, cards], whether any fits, and the cards' names."""
-    logits, fit, names = judged
-    chance = shares(logits[0])
-    ranked = sorted(range(len(names)), key=lambda at: (-chance[at], names[at]))
-    scores = tuple(Score(names[at], float(chance[at])) for at in ranked)
-    if len(kept) < 2 or len(names) < 2:
-        return Scored(scores, fit)
-    parts = logits[1:]
-    chain = logistic(chain_features(logits[0], parts, vectors[1:])[None], head.chain_weights)
-    present = presence(logits[0], parts)
-    likely = np.argsort(-present, kind="stable")[:CHAIN_OWNERS_MAX].tolist()
-    owned = owners(parts, likely)
-    return Scored(scores, fit, float(chain[0]), parts_of(text, kept, owned), names)
+def _sides(found: Reading) -> Floats:
+    """Its vector, then what is before each of its cuts, then what is behind each."""
+    return np.concatenate([found.whole[None], found.before, found.behind])

@@ -6,7 +6,7 @@ Knows scores, parts and the rules; must not know vectors, models or peers. Pure.
 from dataclasses import dataclass
 
 from coordinator.answer import Score
-from coordinator.routing.chains import Part, needs_before
+from coordinator.routing.chains import CHAIN_MIN, Part, needs_before
 from coordinator.routing.plan import Plan, Step
 from protocols.ids import SpecialistId
 
@@ -14,10 +14,6 @@ FIT_MIN = 0.05
 """Under this chance that any specialist fits, the plain base answers. It keeps 95 % and more of
 training questions whose card is there (their quarter left out), be it made of 5 examples or of all.
 A specialist asked in vain costs little; a question that its specialist misses costs more.
-"""
-CHAIN_MIN = 0.6
-"""From this chance of several owners on, a prompt is cut: 73 % of joined training questions, and
-9 % of lone ones.
 """
 CLOSE = 0.25
 """Two specialists whose probabilities differ by less both have a try, if quality is asked for."""

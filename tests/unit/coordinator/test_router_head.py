@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coordinator.routing.card_set import CardSet, card_set
+from coordinator.routing.chains import CHAIN_FEATURES, CUT_FEATURES
 from coordinator.routing.head import (
     Head,
     card_logits,
@@ -30,7 +31,8 @@ HEAD = Head(
     background=Z[None], sharpness=15.0, card_weights=np.array([20, 5], np.float32),
     description_guess=np.array([0.1, 0.8], np.float32),
     fit_weights=np.ones((2, 18), np.float32),
-    chain_weights=np.array([1, 1, 1, -4, 0.1, 0], np.float32),
+    cut_weights=np.ones(CUT_FEATURES, np.float32),
+    chain_weights=np.ones(CHAIN_FEATURES + 1, np.float32),
 )  # fmt: skip
 
 
@@ -115,7 +117,8 @@ def test_the_head_that_ships_fits_its_arithmetic() -> None:
     assert head.metric.shape == (384, 384)
     assert len(head.card_weights) == 2
     assert head.fit_weights.shape == (2, 18)
-    assert len(head.chain_weights) == 6
+    assert len(head.cut_weights) == CUT_FEATURES
+    assert len(head.chain_weights) == CHAIN_FEATURES + 1
     assert head.card_weights[0] > 0
     assert len(dump_head(head)) < 1_000_000
     assert all(np.isfinite(getattr(head, name)).all() for name in ("metric", "mean", "background"))

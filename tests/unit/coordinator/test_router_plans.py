@@ -1,23 +1,29 @@
 """Plans: the base, one, two at once, chains and who needs whom; and what a planner may say."""
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from coordinator.answer import Score
 from coordinator.routing.chains import (
+    FLOOR,
     Part,
-    chain_features,
+    best_pairs,
+    clear_logits,
     needs_before,
     owners,
     parts_of,
-    presence,
-    split_gain,
 )
 from coordinator.routing.plan import Plan, Step
 from coordinator.routing.planned import is_borne_out, planned_steps, shown_to_planner, steps_from
-from coordinator.routing.segments import segments
 from coordinator.routing.verdict import Scored, verdict
 from protocols.ids import SpecialistId
+from tests.effort import examples
 
 LAW, MATHS, CODE, BASE = (SpecialistId(one) for one in ("law", "maths", "code", "base"))
 
@@ -102,27 +108,48 @@ def test_cues_of_dependency(text: str, needs: bool) -> None:
 
 def test_owners_change_only_where_it_pays() -> None:
     sure, other, vague = [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.4, 0.5, 0.0]
-    assert owners(np.array([sure, other], np.float32), [0, 1]) == (0, 1)
-    assert owners(np.array([sure, vague, sure], np.float32), [0, 1]) == (0, 0, 0)
-    assert owners(np.array([sure, other], np.float32), [1]) == (1, 1)
-    assert split_gain(np.array([sure, other], np.float32)) > 3
-    assert split_gain(np.array([sure, sure], np.float32)) == pytest.approx(0, abs=1e-4)
-    assert split_gain(np.array([sure], np.float32)) == 0
+    assert owners(np.array([sure, other], np.float32)) == (0, 1)
+    assert owners(np.array([sure, vague, sure], np.float32)) == (0, 0, 0)
+    assert owners(np.array([vague], np.float32)) == (1,)
 
 
-def test_features_and_parts_of_a_prompt() -> None:
+@given(
+    hnp.arrays(np.float32, (2, 3, 5), elements=st.floats(-9, 9, width=32), unique=True),
+)
+@settings(max_examples=examples(100), deadline=None)
+def test_the_best_pair_is_the_best_of_all_pairs(sides: NDArray[np.float32]) -> None:
+    before, behind = sides
+    best, owned = best_pairs(before, behind)
+    for row in range(3):
+        every = {
+            (one, two): before[row, one] + behind[row, two]
+            for one, two in itertools.permutations(range(5), 2)
+        }
+        assert best[row] == pytest.approx(max(every.values()))
+        assert every[tuple(owned[row].tolist())] == pytest.approx(best[row])
+
+
+def test_one_card_makes_no_pair() -> None:
+    alone = np.zeros((1, 1), np.float32)
+    assert best_pairs(alone, alone)[0].tolist() == [-np.inf]
+
+
+def test_what_one_side_has_from_the_other_is_taken_off() -> None:
+    before = np.array([[6.0, 5.0, 0.0]], np.float32)
+    behind = np.array([[9.0, 0.0, 0.0]], np.float32)
+    mine, other = clear_logits(before, behind)
+    assert mine.argmax() == 1, "its first card is the neighbour's"
+    assert other.argmax() == 0
+    assert mine.min() >= np.log(FLOOR) - 1e-3
+
+
+def test_neighbours_of_one_owner_are_one_part() -> None:
     text = "What is the area of a large circle? Who is liable for a broken contract?"
-    cut = segments(text)
-    logits = np.array([[9, 0, 0], [0, 9, 0]], np.float32)
-    whole = np.array([5, 5, 0], np.float32)
-    assert presence(whole, logits)[:2].min() > 0.8
-    features = chain_features(whole, logits, np.eye(2, dtype=np.float32))
-    assert features.shape == (5,)
-    assert np.isfinite(features).all()
-    found = parts_of(text, cut, (0, 1))
-    assert [part.text for part in found] == [one.of(text) for one in cut]
-    assert len(parts_of(text, cut, (1, 1))) == 1
-    assert parts_of(text, cut, (1, 1))[0].text == text
+    starts = (0, text.index("Who"))
+    found = parts_of(text, starts, (0, 1))
+    assert [(part.owner, part.start, part.end) for part in found] == [(0, 0, 36), (1, 36, 72)]
+    assert [part.text for part in found] == [text[:35], text[36:]]
+    assert parts_of(text, starts, (1, 1)) == (Part(1, 0, 72, text),)
 
 
 # --------------------------------------------------------------------------------------------
