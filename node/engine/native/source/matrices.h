@@ -29,6 +29,14 @@ struct Run {
     int count() const { return stop - start; }
 };
 
+// Rows of the longest run of one kind, 0 if there is none.
+inline int most_of(const std::vector<Run>& runs, bool is_bf16) {
+    int most = 0;
+    for (const Run& run : runs)
+        if (run.is_bf16 == is_bf16) most = std::max(most, run.count());
+    return most;
+}
+
 // What goes into a product: int8 codes in groups, or bf16. Rows lie in sixteens, and of those
 // the same group together: [rows / 16][groups][16 rows][32 columns], as tile registers load
 // them. What belongs to a group of codes has the same order. Room for whole tiles is kept.
@@ -321,9 +329,9 @@ void tiles_of_numbers(const uint8_t* left, bool asks, const Rows& in, int first,
 }
 
 // Panels of 16 bits, or of 4, which are widened first and stay in the cache while all rows pass.
-inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to) {
+inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to) {
     static thread_local std::vector<uint8_t> room;
-    const int tokens = run.count(), step = panel_bytes(16, in.groups);
+    const int step = panel_bytes(16, in.groups), most = most_of(runs, true);
     const auto open = [&](int panel, int panels) {
         if (matrix.bits == 16) return Panel(matrix, panel).codes;
         if (room.size() < 2u * step + 64) room.resize(2u * step + 64);
@@ -331,22 +339,21 @@ inline void all_numbers_by_tiles(const Matrix& matrix, Range mine, const Rows& i
         for (int i = 0; i < panels; ++i) widen_panel(Panel(matrix, panel + i), in.groups, start + i * step);
         return static_cast<const uint8_t*>(start);
     };
-    int panel = mine.start;
-    for (; tokens > kTile && panel + 2 <= mine.stop; panel += 2) {
-        const uint8_t* left = open(panel, 2);
-        for (int token = 0; token < tokens; token += 2 * kTile) {
-            const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
-            const bool asks = matrix.bits == 16 && token == 0;
-            if (tokens - token > kTile) tiles_of_numbers<2, 2>(left, asks, in, run.first + token, std::min(tokens - token, 2 * kTile), place);
-            else tiles_of_numbers<2, 1>(left, asks, in, run.first + token, tokens - token, place);
-        }
-    }
-    for (; panel < mine.stop; ++panel) {
-        const uint8_t* left = open(panel, 1);
-        for (int token = 0; token < tokens; token += kTile) {
-            const Place place{to.out + static_cast<size_t>(token) * to.stride + (panel - mine.start) * kLanes, to.stride};
-            tiles_of_numbers<1, 1>(left, matrix.bits == 16 && token == 0, in, run.first + token, std::min(tokens - token, kTile), place);
-        }
+    use_whole_tiles(std::min(most, kTile));
+    for (int panel = mine.start; panel < mine.stop;) {
+        const int panels = most > kTile && panel + 2 <= mine.stop ? 2 : 1;
+        const uint8_t* left = open(panel, panels);
+        bool asks = matrix.bits == 16;
+        for (const Run& run : runs)
+            for (int done = 0; run.is_bf16 && done < run.count(); asks = false) {
+                const int rest = run.count() - done, tiles = panels == 2 && rest > kTile ? 2 : 1, count = std::min(rest, tiles * kTile);
+                const Place place{to.out + static_cast<size_t>(run.start + done) * to.stride + (panel - mine.start) * kLanes, to.stride};
+                if (tiles == 2) tiles_of_numbers<2, 2>(left, asks, in, run.first + done, count, place);
+                else if (panels == 2) tiles_of_numbers<2, 1>(left, asks, in, run.first + done, count, place);
+                else tiles_of_numbers<1, 1>(left, asks, in, run.first + done, count, place);
+                done += count;
+            }
+        panel += panels;
     }
 }
 #endif
@@ -369,65 +376,67 @@ constexpr int kFew = 5;          // up to so many rows tile registers are not wo
 
 #ifdef DSLM_AMX
 template <int bits>
-void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, const Run& run, Place to) {
+void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, const std::vector<Run>& runs, Place to) {
     static thread_local std::vector<float> room;
     const Panel panel(matrix, index);
     const Opened<bits> opened(panel, in.groups, room);
-    const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride, to.stride}; };
     const uint8_t* later = panel.codes + panel_bytes(bits, in.groups);   // the next one
-    int done = 0;
-    for (; run.count() - done > kFew; done += kTile, later = nullptr) {
-        const int count = std::min(run.count() - done, kTile);
-        if (count <= 8) TileOfCodes<bits, 8>(opened, in, run.first + done).compute(count, at(done), later);
-        else TileOfCodes<bits, 16>(opened, in, run.first + done).compute(count, at(done), later);
+    for (const Run& run : runs) {
+        if (run.is_bf16) continue;
+        const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(run.start + one) * to.stride, to.stride}; };
+        int done = 0;
+        for (; run.count() - done > kFew; done += kTile, later = nullptr) {
+            const int count = std::min(run.count() - done, kTile);
+            if (count <= 8) TileOfCodes<bits, 8>(opened, in, run.first + done).compute(count, at(done), later);
+            else TileOfCodes<bits, 16>(opened, in, run.first + done).compute(count, at(done), later);
+        }
+        if (done < run.count()) panel_by_few<bits>(panel, in, run, done, at(0));
     }
-    if (done < run.count()) panel_by_few<bits>(panel, in, run, done, to);
 }
 #endif
 
 template <int bits>
-void all_codes(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to, [[maybe_unused]] bool has_tiles) {
+void all_codes(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles) {
     int index = mine.start;
 #ifdef DSLM_AMX
-    if (has_tiles && run.count() > kFew) {
-        use_half_tiles(std::min(run.count(), kTile));
-        for (; index < mine.stop; ++index) panel_by_tiles<bits>(matrix, index, in, run, {to.out + (index - mine.start) * kLanes, to.stride});
+    const int most = most_of(runs, false);
+    if (has_tiles && most > kFew) {
+        use_half_tiles(std::min(most, kTile));
+        for (; index < mine.stop; ++index) panel_by_tiles<bits>(matrix, index, in, runs, {to.out + (index - mine.start) * kLanes, to.stride});
     }
 #endif
     for (; index < mine.stop; ++index)
-        panel_by_few<bits>(Panel(matrix, index), in, run, 0, {to.out + (index - mine.start) * kLanes, to.stride});
+        for (const Run& run : runs)
+            if (!run.is_bf16)
+                panel_by_few<bits>(Panel(matrix, index), in, run, 0, {to.out + static_cast<size_t>(run.start) * to.stride + (index - mine.start) * kLanes, to.stride});
 }
 
 // A matrix of 16 bits, or, with tile registers, of 4.
-inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const Run& run, Place to, [[maybe_unused]] bool has_tiles) {
+inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles) {
 #ifdef DSLM_AMX
-    if (has_tiles) {
-        use_whole_tiles(std::min(run.count(), kTile));
-        return all_numbers_by_tiles(matrix, mine, in, run, to);
-    }
+    if (has_tiles) return all_numbers_by_tiles(matrix, mine, in, runs, to);
 #endif
-    for (int index = mine.start; index < mine.stop; ++index) {
-        const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(one) * to.stride + (index - mine.start) * kLanes, to.stride}; };
-        int done = 0;
-        for (; done + 4 <= run.count(); done += 4) few_numbers<4>(matrix, index, in, run.first + done, at(done));
-        for (; done < run.count(); ++done) few_numbers<1>(matrix, index, in, run.first + done, at(done));
-    }
-}
-
-inline void product_of_run(const Matrix& matrix, const Rows& in, const Run& run, Place to, Range mine, bool has_tiles) {
-    to.out += static_cast<size_t>(run.start) * to.stride;
-    if (run.is_bf16) all_numbers(matrix, mine, in, run, to, has_tiles);
-    else if (matrix.bits == 4) all_codes<4>(matrix, mine, in, run, to, has_tiles);
-    else all_codes<8>(matrix, mine, in, run, to, has_tiles);
+    for (int index = mine.start; index < mine.stop; ++index)
+        for (const Run& run : runs) {
+            const auto at = [&](int one) { return Place{to.out + static_cast<size_t>(run.start + one) * to.stride + (index - mine.start) * kLanes, to.stride}; };
+            int done = 0;
+            for (; done + 4 <= run.count(); done += 4) few_numbers<4>(matrix, index, in, run.first + done, at(done));
+            for (; done < run.count(); ++done) few_numbers<1>(matrix, index, in, run.first + done, at(done));
+        }
 }
 
 // to.out[row of the batch * to.stride] and on: the sums of the rows in the panels `mine`.
 inline void product(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, Place to, Range mine, bool has_tiles) {
-    constexpr int kTogether = 4;     // panels that several runs pass, one after the other, while they are warm
-    const int each = runs.size() > 1 ? kTogether : std::max(1, mine.stop - mine.start);
-    for (int start = mine.start; start < mine.stop; start += each)
-        for (const Run& run : runs)
-            product_of_run(matrix, in, run, {to.out + (start - mine.start) * kLanes, to.stride}, {start, std::min(mine.stop, start + each)}, has_tiles);
+    constexpr int kTogether = 4;     // panels that rows of both kinds pass, one after the other, while they are warm
+    const bool have_codes = most_of(runs, false) > 0, have_numbers = most_of(runs, true) > 0;
+    const int each = have_codes && have_numbers ? kTogether : std::max(1, mine.stop - mine.start);
+    for (int start = mine.start; start < mine.stop; start += each) {
+        const Range here{start, std::min(mine.stop, start + each)};
+        const Place place{to.out + (start - mine.start) * kLanes, to.stride};
+        if (have_numbers) all_numbers(matrix, here, in, runs, place, has_tiles);
+        if (have_codes && matrix.bits == 4) all_codes<4>(matrix, here, in, runs, place, has_tiles);
+        if (have_codes && matrix.bits == 8) all_codes<8>(matrix, here, in, runs, place, has_tiles);
+    }
 }
 
 // One row of a matrix of 8 or 16 bits, as numbers.
