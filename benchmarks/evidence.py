@@ -137,13 +137,20 @@ def by_card(pairs: Pairs) -> float:
     return float(_settled(pairs, is_under_card, "own").mean())
 
 
+def by_card_where_close(pairs: Pairs) -> float:
+    """The same, but nobody is doubted of whom the router is sure."""
+    return float(_where_close(pairs, _settled(pairs, is_under_card, "own")).mean())
+
+
 def by_base(pairs: Pairs) -> float:
-    """The same where the base decides if the router is not sure, and the card's bound if it is."""
+    """The same if the base decides where the router is unsure, and nobody is doubted elsewhere."""
+    return float(_where_close(pairs, _settled(pairs, gains_little, "gain")).mean())
+
+
+def _where_close(pairs: Pairs, settled: Mask) -> Mask:
     first, second = _in_turn(pairs)
     is_close = first[:, CHANCE] - second[:, CHANCE] < LEAD_MAX
-    gains = _settled(pairs, gains_little, "gain")
-    cards = _settled(pairs, is_under_card, "own")
-    return float(np.where(is_close, gains, cards).mean())
+    return np.where(is_close, settled, pairs.is_first_right)
 
 
 def by_gain_alone(pairs: Pairs) -> float:
@@ -171,7 +178,8 @@ def rows_of(pairs: Pairs) -> list[Row]:
             rows.append(Row(f"AUROC {name}, {where}", found.value, "", note=note))
     for name, rule in (
         ("nobody", never),
-        ("by the card", by_card),
+        ("by the card, however sure the router is", by_card),
+        ("by the card where the router is unsure", by_card_where_close),
         ("by the base where the router is unsure", by_base),
         ("by the base alone", by_gain_alone),
     ):

@@ -191,7 +191,10 @@ class ChainRun:
             asked = tuple(one.specialist for one in self._plan.steps)
         else:
             asked = (step.specialist, *step.alternatives[:RETRIES])
-        is_judged = sampling.temperature <= JUDGED_TEMPERATURE_MAX
+        is_unsure = lead_of(asked[0], asked[1:], self._plan) < LEAD_MAX
+        # The scores are those of the whole prompt: of a chain's step they say little.
+        is_doubtful = is_unsure or len(self._steps) > 1
+        is_judged = sampling.temperature <= JUDGED_TEMPERATURE_MAX and is_doubtful
         return Bout(
             index=index,
             prompt=step.prompt,
@@ -200,7 +203,7 @@ class ChainRun:
             shown_top=sampling.logprobs,
             request=self._make_request,
             floor=self._floor,
-            asks_base=self._asks_base and lead_of(asked[0], asked[1:], self._plan) < LEAD_MAX,
+            asks_base=self._asks_base and is_unsure,
         )
 
     def _floor(self, specialist: SpecialistId, peer: PeerId | None) -> float:

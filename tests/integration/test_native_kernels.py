@@ -131,7 +131,7 @@ def _has_two_kinds(runner: NativeRunner, precision: Precision) -> bool:
 def test_in_int4_a_token_depends_on_the_kind_of_chunk_that_it_came_in(
     library: NativeLibrary,
 ) -> None:
-    """Rows of chunks of 32 tokens and more are bf16, those of others codes."""
+    """Rows of chunks of 96 tokens and more are bf16, those of others codes."""
     config = SHAPES["untied"]
     ids = tokens_of(config, 290)
     runner = native(library, config, "int4").open(POSITIONS)
@@ -139,10 +139,10 @@ def test_in_int4_a_token_depends_on_the_kind_of_chunk_that_it_came_in(
         pytest.skip("no native kernels: this CPU has no tile registers")
     pages = range(PAGES)
     short = all_logits(runner, ids, [1] * 290, pages)
-    assert torch.equal(all_logits(runner, ids, [31] * 9 + [11], pages), short)
-    assert torch.equal(all_logits(runner, ids, [5, 17, 9, 25, 31] * 3 + [29], pages), short)
+    assert torch.equal(all_logits(runner, ids, [95] * 3 + [5], pages), short)
+    assert torch.equal(all_logits(runner, ids, [5, 17, 9, 64, 95, 33, 67], pages), short)
     long = all_logits(runner, ids, [290], pages)
-    for steps in ([32] * 8 + [34], [33, 65, 128, 64], [240, 50]):
+    for steps in ([96, 97, 97], [162, 128], [194, 96]):
         assert torch.equal(all_logits(runner, ids, steps, pages), long), steps
     mixed = all_logits(runner, ids, [100] + [1] * 190, pages)
     assert torch.equal(mixed[:100], long[:100])

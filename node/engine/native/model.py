@@ -125,7 +125,7 @@ class NativeModel:
 
     A token's result depends on the tokens before it alone: not on how many are computed with it,
     nor on how its prompt is cut into chunks, nor on the number of threads. But in int4 with tile
-    registers the rows of chunks of 32 tokens and more are bf16, and those of others are codes.
+    registers the rows of chunks of 96 tokens and more are bf16, and those of others are codes.
     """
 
     def __init__(

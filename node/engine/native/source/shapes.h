@@ -12,7 +12,7 @@ constexpr int kPage = 16;        // tokens of a page
 constexpr int kSegment = 256;    // positions that attention takes together
 // Chunks of so many tokens and more go through matrices of 4 bits as bf16, the matrices widened; rows of shorter ones are
 // codes. So what a draft or an answer comes to does not depend on what else is in the batch.
-constexpr int kWideChunk = 32;
+constexpr int kWideChunk = 96;
 constexpr int kVersion = 4;
 
 // A panel is 16 rows of a matrix. Panels follow each other; each holds the codes of all its groups,
