@@ -19,6 +19,7 @@ from node.hosting.page_memory import HostedPages
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
 from node.state import SCHEMA_VERSION, HostedState
+from protocols import limits
 from protocols.errors import ProtocolError, UserError
 from protocols.ids import SpecialistId, parse_specialist_id
 from protocols.records import CapabilityCard
@@ -91,6 +92,11 @@ class AdapterDesk:
         async with self._changing:
             base = self._base(order.base)
             _check_name(order.id)
+            if len(self._offered.cards) >= limits.SPECIALISTS_MAX:
+                raise UserError(
+                    f"this node offers {limits.SPECIALISTS_MAX} specialists already, which is all "
+                    "that it can announce: remove one first"
+                )
             hosted = await host_adapter(base, order.id, Path(order.folder))
             try:
                 self._require_new(hosted)

@@ -99,16 +99,15 @@ class Candidates:
         """Whom to ask: a card, or when to look again, or None when nobody is left.
 
         With `like`, only peers with its weights: an answer that has begun goes on with no others.
-        Those that hold them in its precision come first, however they have fared, since others may
-        choose other tokens. Without, those weights are preferred that most peers have, so that
-        somebody can carry on.
+        Those that hold them in its precision come first, since others may choose other tokens; but
+        others before one that is busy or has just failed. Without, those weights are preferred that
+        most peers have, so that somebody can carry on.
         """
         eligible = [card for card in self._view() if self._may(card, like, but)]
-        alike = [card for card in eligible if like is None or _weights(card) == _weights(like)]
-        eligible = alike or eligible
         ready = [card for card in eligible if self._rests_until(card) <= now]
+        alike = [card for card in ready if like is None or _weights(card) == _weights(like)]
         if ready:
-            return self._best(ready, now)
+            return self._best(alike or ready, now)
         if eligible:
             return Later(min(self._rests_until(card) for card in eligible))
         return None

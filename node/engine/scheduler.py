@@ -268,7 +268,8 @@ class Scheduler:
     def _preempt(self, sequence: TokenSequence) -> None:
         """Back to the queue with its tokens; its full pages stay findable while nobody needs them.
 
-        The next token depends on tokens and position alone, so it goes on as if nothing had been.
+        The next token depends on tokens and position alone, so it goes on as if nothing had been
+        (in int4 on tile registers but for near-ties: long chunks are computed in another way).
         """
         self._book.release(sequence.table)
         del self._running[sequence.request.request_id]

@@ -6,6 +6,7 @@ Knows tokens, mean pooling and who can compute the model; must not know cards or
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,13 @@ _PROMPT_TOKENS_MAX = 512
 """All that the model has positions for: the end of a long prompt may have another owner."""
 _HEADS = 12
 """Of MiniLM-L6; its file does not say it."""
+_ANY_TEXT = (101, 102)
+"""The tokens of an empty text: torch has to show that it can compute them."""
 Runtime = Literal["auto", "onnx"]
 States = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """`[tokens]` of one text to their vectors, `[tokens, dimensions]`."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +133,20 @@ def _direction(hidden: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _by_torch(data: bytes, threads: int) -> _Model | None:
-    """None where the processor has no bf16, so that onnxruntime is as fast."""
+    """None where the processor has no bf16, so that onnxruntime is as fast, or torch fails."""
     # Here, because importing torch takes a while: who needs one vector does better without.
     from node.hosting.bert import bf16_bert  # noqa: PLC0415
     from node.hosting.encoder_file import read_bert  # noqa: PLC0415
 
-    states = bf16_bert(lambda: read_bert(data), _HEADS, threads)
-    return _Model(states, "torch, bf16") if states else None
+    try:
+        states = bf16_bert(lambda: read_bert(data), _HEADS, threads)
+        if states is None or not np.isfinite(states(np.array(_ANY_TEXT, np.int64))).all():
+            return None
+    # Operators that are no part of torch's promises: whatever goes wrong, onnxruntime can do it.
+    except (RuntimeError, AttributeError, TypeError, ValueError, ModelFileError) as error:
+        _log.info("the sentence encoder is not computed by torch: %s", error)
+        return None
+    return _Model(states, "torch, bf16")
 
 
 def _by_onnx(model: Path, threads: int) -> _Model:

@@ -97,6 +97,8 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(place, fcntl.LOCK_EX)
         yield
+    except OSError as error:
+        raise NativeUnfit(f"{folder} cannot be used ({error.strerror})") from error
     finally:
         os.close(place)
 

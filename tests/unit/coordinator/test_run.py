@@ -120,6 +120,16 @@ def test_an_answer_goes_on_in_its_precision_if_it_can_and_in_another_if_it_must(
     assert third[1:] == (B, (5, 6))
 
 
+def test_an_answer_does_not_wait_for_a_busy_peer_of_its_precision() -> None:
+    scene = three()
+    scene.cards[1] = msgspec.structs.replace(scene.cards[1], precision="int4")
+    scene.run.start(0.0)
+    scene.say(0, 0, 5)
+    (second,) = started(scene.run.failed(0, ProtocolError("nonsense"), 0.2))
+    (third,) = started(scene.run.failed(second[0], Busy("full", retry_after=5.0), 0.3))
+    assert (second[1], third[1:]) == (C, (B, (5,)))
+
+
 def test_likelihoods_reach_the_client() -> None:
     scene = three()
     scene.run.start(0.0)
