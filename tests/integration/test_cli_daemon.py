@@ -146,7 +146,7 @@ def test_the_default_model(home: Home, smollm2_path: Path) -> None:
     assert smollm2_path.is_file()
     up = home("up")
     assert up.code == 0, up.err
-    assert "smollm2 (fp32" in up.out
+    assert "smollm2 (int4" in up.out
     answer = home("run", "smollm2", "Say hi.", "--max-tokens", "4", "--temperature", "0")
     assert answer.code == 0
     assert answer.out.strip()
