@@ -4,11 +4,13 @@ Knows how to run pip and how to watch its download grow; must not know which whe
 what is in them.
 """
 
+import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -123,21 +125,22 @@ def _watch(process: "subprocess.Popen[bytes]", folder: Path, progress: Progress)
         try:
             process.wait(_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            progress.advance_to(_largest(folder.rglob("*.whl")))
+            progress.advance_to(_largest_wheel(folder))
 
 
-def _largest(files: Iterable[Path]) -> int:
-    """Size of the largest file: pip copies a finished wheel, so a sum would count it twice.
+def _largest_wheel(folder: Path) -> int:
+    """Size of the largest wheel: pip copies a finished one, so a sum would count it twice.
 
-    Files come and go while pip works; one that has gone counts nothing.
+    Files and folders come and go while pip works; what has gone counts nothing. `os.walk` passes
+    over a folder that vanishes, `Path.rglob` of Python 3.11 and 3.12 raises.
     """
-    sizes = [0]
-    for file in files:
-        try:
-            sizes.append(file.stat().st_size)
-        except OSError:
-            continue
-    return max(sizes)
+    largest = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
+    return largest
 
 
 def _failure(requirement: str, lines: list[str]) -> str:
