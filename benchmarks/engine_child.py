@@ -93,10 +93,14 @@ Order = Decode | Prefill | Mixed | SharedPrefix | Through | Overhead | Forced | 
 
 
 class Ready(Struct, frozen=True):
-    """The program has loaded its model: bytes that are resident because of it, and what it is."""
+    """The program has loaded its model: bytes that are resident because of it, and what it is.
+
+    `beside` are those of them that are no weights: the tokenizer and the headers.
+    """
 
     resident: int
     version: str
+    beside: int = 0
 
 
 class Result(Struct, frozen=True):

@@ -5,7 +5,7 @@ Knows sizes and perplexities; must not know how they are measured.
 
 from pathlib import Path
 
-from engine_child import Forced
+from engine_child import Forced, Ready
 from engine_setting import Setting, Target
 from node.hosting.precisions import measure_precisions
 from report import Row
@@ -20,24 +20,32 @@ TOKENS = 2048
 
 def memory(setting: Setting) -> list[Row]:
     """Bytes that became resident by loading, nothing of the cache touched yet."""
-    resident = {}
-    with setting.ours("int4") as ours:
-        resident["int4"] = ours.ready.resident
-    with setting.ours("bf16") as ours:
-        resident["bf16"] = ours.ready.resident
-    ratio = resident["int4"] / NOMINAL_BF16
-    return [
-        Row("resident weights, bf16", resident["bf16"] / 1e6, "MB"),
+    ready = {}
+    for precision in ("bf16", "int4"):
+        with setting.ours(precision) as ours:
+            ready[precision] = ours.ready
+    rows = [
+        Row(f"resident by loading, {name}", one.resident / 1e6, "MB", note=_beside(one))
+        for name, one in ready.items()
+    ]
+    weights = ready["int4"].resident - ready["int4"].beside
+    ratio = weights / NOMINAL_BF16
+    rows.append(
         Row(
             "resident weights, int4 and int8 embedding",
-            resident["int4"] / 1e6,
+            weights / 1e6,
             "MB",
             f"bf16, {NOMINAL_BF16 / 1e6:.0f} MB",
             ratio,
             str(RESIDENT),
             RESIDENT.met(ratio),
-        ),
-    ]
+        )
+    )
+    return rows
+
+
+def _beside(ready: Ready) -> str:
+    return f"{ready.beside / 1e6:.1f} MB of it the tokenizer and what comes with it"
 
 
 def perplexity(setting: Setting) -> list[Row]:

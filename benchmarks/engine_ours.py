@@ -37,6 +37,7 @@ from engine_drive import Driver, Prompts, forced_perplexity, native_share
 from node.engine.base import EngineRequest, Generated
 from node.hosting.hosted import HostedModel, load_model
 from node.hosting.memory import return_free_memory
+from node.hosting.read import read_model
 from protocols.messages.ask import ChatMessage, Sampling
 
 
@@ -156,15 +157,19 @@ def main() -> None:
     spec = spec_of(path, precision, threads, sys.argv[4])
     with asyncio.Runner() as runner:
         torch.set_num_threads(threads)
+        before = own_bytes()
+        read = read_model(path)
         return_free_memory()
+        beside = own_bytes() - before
         before = own_bytes()
         hosted = runner.run(load_model(spec))
         return_free_memory()
         resident = own_bytes() - before
+        del read
         by = getattr(hosted, "kernels", "torch")
         version = f"dslm, {precision}, computed by {by}, torch {torch.__version__}"
         try:
-            serve(Ready(resident, version), Ours(hosted, runner, path).carry_out)
+            serve(Ready(resident, version, beside), Ours(hosted, runner, path).carry_out)
         finally:
             runner.run(hosted.close())
 
