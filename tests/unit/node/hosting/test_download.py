@@ -25,7 +25,7 @@ def test_a_folder_that_vanishes_while_it_is_watched_counts_nothing(
     (tmp_path / "small.whl").write_bytes(b"1")
     real = os.scandir
 
-    def scandir(path: Any) -> Any:  # noqa: ANN401
+    def scandir(path: Any) -> Any:
         if str(path).endswith("gone"):
             shutil.rmtree(path)
         return real(path)
