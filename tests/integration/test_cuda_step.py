@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from node.engine.adapters.registry import AdapterSet
-from node.engine.base import AdapterUse, EngineRequest
+from node.engine.base import AdapterUse, EngineRequest, Generated
 from node.engine.batch import Chunk
 from node.engine.config import LlamaConfig, Variant
 from node.engine.errors import EngineFailed
@@ -174,6 +174,33 @@ def test_adapted_answers_are_those_of_transformers(kind: str) -> None:
             EngineRequest(str(number), prompt, TOKENS, Sampling(), frozenset(), adapter=use)
         )
     assert finish(engine, 3, preempts=False) == [*expected, wanted[2]]
+
+
+@pytest.mark.parametrize("step_tokens", [7, 256])
+def test_given_answers_are_as_likely_as_on_the_cpu(step_tokens: int) -> None:
+    prompts, _ = asked(2)
+    given = tuple(random.Random(8).choices(range(61), k=50))
+    options = EngineOptions(128, 1024, 16, step_tokens)
+    found = []
+    for model in (eager(2, on="cpu"), fused(2)):
+        engine = TorchEngine(model, options)
+        for number, prompt in enumerate(prompts):
+            engine.submit(
+                EngineRequest(
+                    str(number), prompt, len(given), Sampling(), frozenset(), forced=given
+                )
+            )
+        said: dict[str, list[float]] = {}
+        while engine.has_work:
+            for output in engine.step():
+                if isinstance(output, Generated):
+                    assert output.token_id == given[output.position]
+                    assert output.likelihood is not None
+                    said.setdefault(output.request_id, []).append(output.likelihood.logprob)
+        found.append([said[str(number)] for number in range(len(prompts))])
+    for expected, measured in zip(*found, strict=True):
+        assert len(expected) == len(given)
+        assert measured == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.mark.parametrize(
