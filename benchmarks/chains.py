@@ -27,12 +27,12 @@ from chain_prompts import PROMPTS, SUBJECTS, Composite
 from chain_transcript import Seen, section, struck_section
 from node.cli.answering import ChatMessage, ChatRequest, Note, ask_streaming
 from node.cli.client import Client
-from node.cli.shipped import Specialist, models_toml, share_out, shipped_specialists
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import environment
 from node.config_reader import Overrides, load_process_config
 from node.gateway.admin_token import read_token
 from node.paths import paths_below
+from node.shipped import Specialist, models_toml, share_out, shipped_specialists
 from node.state import PeersState
 from node.work_state import StatsState
 from protocols.errors import DslmError

@@ -18,6 +18,8 @@ Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Kernels = Literal["auto", "native", "eager"]
 
 DEFAULT_MODEL = "smollm2"
+SHIPPED_MODELS = "specialists"
+"""Stands for the default model and all specialists that ship; what a node hosts by default."""
 """What a node hosts when nothing is said: an alias that `node.hosting.fetch` knows."""
 
 

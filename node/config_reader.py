@@ -15,8 +15,8 @@ import msgspec
 
 from node.card_file import CARD_FILE
 from node.config import (
-    DEFAULT_MODEL,
     SECTIONS,
+    SHIPPED_MODELS,
     ApiConfig,
     EngineConfig,
     Kind,
@@ -34,6 +34,7 @@ from node.config import (
 from node.config_checks import complaints
 from node.paths import SYSTEM_CONFIG_FILE, Paths, paths_below, user_paths
 from node.quantities import parse_duration, parse_size
+from node.shipped import shipped_tables
 from protocols.errors import ConfigError, ProtocolError
 from protocols.ids import parse_specialist_id
 
@@ -194,10 +195,16 @@ def _from_overrides(overrides: Overrides) -> dict[str, _Given]:
 
 
 def _listed(sources: Iterable[str]) -> object:
-    """Models named in one line each, `SOURCE` or `ID=SOURCE`, as `[[models]]` would say it."""
+    """Models named in one line each, `SOURCE` or `ID=SOURCE`, as `[[models]]` would say it.
+
+    `SHIPPED_MODELS` stands for several.
+    """
     chosen = [source for source in sources if source != NO_MODELS]
     tables: list[dict[str, object]] = []
     for source in chosen:
+        if source == SHIPPED_MODELS:
+            tables += shipped_tables()
+            continue
         name, equals, path = source.partition("=")
         has_id = bool(equals) and not path.startswith("=") and not name.startswith(("/", ".", "~"))
         tables.append({"id": name, "path": path} if has_id else {"path": source})
@@ -254,7 +261,7 @@ def _converted(key: str, given: _Given, wanted: type, kind: Kind) -> object:
 
 def _models(given: _Given | None) -> tuple[ModelConfig, ...]:
     if given is None:
-        return (ModelConfig(path=DEFAULT_MODEL, id=derived_model_id(DEFAULT_MODEL)),)
+        given = _Given(_listed([SHIPPED_MODELS]), "default")
     if given.value in (NO_MODELS, []):
         return ()
     if not isinstance(given.value, list):

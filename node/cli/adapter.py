@@ -12,9 +12,9 @@ from msgspec import Struct
 from node.adapter_state import AdapterOrder, AdaptersState, AdapterState
 from node.cli.exits import UsageError
 from node.cli.output import show_json, show_table, tell
-from node.cli.shipped import shipped_specialists
 from node.cli.verb import Invocation, verb
 from node.quantities import format_size
+from node.shipped import shipped_specialists
 
 EPILOG = """\b
 Examples:

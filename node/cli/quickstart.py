@@ -27,10 +27,10 @@ from node.cli.output import show, show_piece, tell
 from node.cli.preparing import with_model_files
 from node.cli.progress import Bars
 from node.cli.run import show_note
-from node.cli.shipped import models_toml, share_out, shipped_specialists
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import DEFAULT_MODEL, NodeConfig, environment
 from node.config_reader import Overrides, load_process_config
+from node.shipped import models_toml, share_out, shipped_specialists
 from node.state import PeersState
 from protocols.errors import DslmError
 

@@ -14,7 +14,10 @@ from node.cli.verb import Invocation
 
 ModelFlag = Annotated[
     list[str],
-    typer.Option(help="What to host, [ID=]SOURCE; repeatable; `none` hosts nothing."),
+    typer.Option(
+        help="What to host, [ID=]SOURCE; repeatable; `specialists` (default) is smollm2 and all "
+        "specialists that ship, `none` hosts nothing."
+    ),
 ]
 ListenFlag = Annotated[str, typer.Option(help="Address to be reached at by peers (multiaddress).")]
 ApiFlag = Annotated[str, typer.Option(help="HOST:PORT of the API and web page.")]

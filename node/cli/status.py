@@ -50,11 +50,10 @@ def problems(state: NodeState) -> list[str]:
 
 def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]:
     """The node on a few lines, in one of its `swarms`."""
-    hosted = ", ".join(
-        f"{model.id} ({model.precision}, {format_size(model.weights)}, "
-        f"context {model.context_length}, {model.slots} slots{_kernels(model)})"
-        for model in state.hosted
-    )
+    copies: dict[str, list[HostedState]] = {}
+    for model in state.hosted:
+        copies.setdefault(model.copy or model.id, []).append(model)
+    hosted = "; ".join(_copy(models) for models in copies.values())
     rows = [
         ("node", f"{state.name or short_peer(state.peer)}, dslm {state.software}, pid {state.pid}"),
         ("up", format_duration(state.uptime)),
@@ -72,6 +71,21 @@ def describe(state: NodeState, swarms: Sequence[SwarmReaders] = ()) -> list[str]
     if invite := invitation(state, swarms):
         rows.append(("invite", invite))
     return [f"  {line}" for line in table_lines(rows)]
+
+
+def _copy(models: Sequence[HostedState]) -> str:
+    """A model in memory, and the specialists that are adapters on it."""
+    first = min(models, key=lambda model: model.own)
+    weights = first.weights - first.own
+    line = (
+        f"{first.id} ({first.precision}, {format_size(weights)}, "
+        f"context {first.context_length}, {first.slots} slots{_kernels(first)})"
+    )
+    more = [model for model in models if model is not first]
+    if not more:
+        return line
+    own = format_size(sum(model.own for model in more))
+    return f"{line}, and on it {', '.join(model.id for model in more)} ({own})"
 
 
 def _kernels(model: HostedState) -> str:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from node.cli.answering import Answer, ChatMessage, ChatRequest, Note, ask_streaming
-from node.cli.shipped import Specialist, models_toml
 from node.cli.trial_swarm import TrialNode, TrialSwarm, address_of
 from node.config import environment
 from node.engine.adapters.weights import PartName
 from node.engine.weights.packings import Int8Rows
 from node.hosting.compact_adapter import CompactConfig, write_compact
 from node.hosting.fetch import default_encoder_paths
+from node.shipped import Specialist, models_toml
 from node.state import PeersState
 from node.work_state import StatsState
 

@@ -165,8 +165,14 @@ def test_an_unknown_flag_setting_is_named(files: Path) -> None:
         _load(files, overrides=Overrides(settings=(("log.levle", "x"),)))
 
 
-def test_a_node_hosts_the_default_model_unless_told_otherwise(files: Path) -> None:
-    assert _load(files).config.models == (ModelConfig("smollm2", "smollm2"),)
+def test_a_node_hosts_what_ships_unless_told_otherwise(files: Path) -> None:
+    base, *others = _load(files).config.models
+    assert base == ModelConfig("smollm2", "smollm2")
+    assert {one.id for one in others} >= {"math", "medicine", "law", "computing"}
+    assert all(one.path == "smollm2" and one.adapter and one.card for one in others)
+    named = Overrides(models=("specialists", "mine=./a.gguf"))
+    assert _load(files, overrides=named).config.models[:-1] == (base, *others)
+    assert _load(files, overrides=Overrides(models=("smollm2",))).config.models == (base,)
     assert _load(files, 'models = "none"').config.models == ()
     assert _load(files, variables={"DSLM_MODELS": "none"}).config.models == ()
     assert _load(files, overrides=Overrides(models=("none",))).config.models == ()

@@ -7,7 +7,7 @@ from node.cli.exits import UsageError
 from node.cli.join import read_target
 from node.cli.status import describe, invitation, problems
 from node.gateway.fake import FixedView
-from node.state import NodeState
+from node.state import HostedState, NodeState
 
 PEER = "12D3KooWKZZz7y5bxekHwRgf2mFs38Uump9pMnzF7DizDsaczQwd"
 
@@ -43,6 +43,17 @@ def test_a_description_without_addresses_invites_nobody() -> None:
     assert PEER in text
     assert "hosting  nothing" in text
     assert "invite" not in text
+
+
+def test_specialists_on_one_base_are_told_together() -> None:
+    base = HostedState("b", "0" * 64, "int4", 2048, 1, 120_000_000, (), 0, 0, 8, 97_000_000)
+    base = msgspec.structs.replace(base, copy="b")
+    law = msgspec.structs.replace(base, id="law", own=10_000_000, weights=107_000_000)
+    math = msgspec.structs.replace(law, id="math")
+    text = "\n".join(describe(_state(hosted=(law, base, math))))
+    assert (
+        "hosting  b (int4, 97.0 MB, context 2048, 8 slots), and on it law, math (20.0 MB)" in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.shipped import Specialist, models_toml, share_out, shipped_specialists
+from node.shipped import Specialist, models_toml, share_out, shipped_specialists
 from protocols.errors import ModelFileError
 
 

@@ -1,6 +1,7 @@
 """The specialists that ship with dslm, and how trial nodes share them out among themselves.
 
 Knows the folder they lie in and the settings that host them; must not know what is in an adapter.
+A node that is told nothing else hosts all of them.
 """
 
 import json
@@ -48,7 +49,7 @@ def shipped_specialists(
     Of two for the same domains the ordinary one is taken, or with `activated` the activated one.
     `ModelFileError` for a card that cannot be read.
     """
-    place = folder or Path(__file__).resolve().parents[1] / "specialists"
+    place = folder or Path(__file__).resolve().with_name("specialists")
     if not place.is_dir():
         return ()
     folders = [one for one in sorted(place.iterdir()) if (one / ADAPTER).is_file()]
@@ -69,6 +70,14 @@ def share_out(
         for copy in range(min(copies, len(hosts))):
             shares[hosts[(at + copy) % len(hosts)]].append(specialist)
     return {host: tuple(share) for host, share in shares.items()}
+
+
+def shipped_tables() -> list[dict[str, object]]:
+    """What `[[models]]` would say of the default model and all shipped specialists on it."""
+    tables: list[dict[str, object]] = [{"path": DEFAULT_MODEL}]
+    for one in shipped_specialists():
+        tables.append({"path": DEFAULT_MODEL, "id": one.name, "adapter": str(one.adapter)})
+    return tables
 
 
 def models_toml(specialists: Sequence[Specialist], base: str = DEFAULT_MODEL) -> str:
