@@ -7,8 +7,10 @@ records come, on repeats, or on old ones that come late.
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from coordinator.card_shelf import CardShelf
 from coordinator.verify import Verifier
@@ -142,6 +144,21 @@ class Directory:
             self._count(known, -known.bytes)
             for key in known.held:
                 self._shelf.remove((peer, key))
+
+    def withdraw(self, peer: PeerId, keep: Set[str], now: float, until: float) -> None:
+        """`peer` says nothing under other keys than `keep` any more.
+
+        What it once said there is still in the record store: it is not believed again before
+        `until`, when all of it is dead.
+        """
+        known = self._peers.get(peer)
+        if known is None:
+            return
+        for key, held in list(known.held.items()):
+            if key not in keep and held.record.expires_at > now:
+                self._drop(peer, known, key)
+                gone = replace(held.record, sequence=held.record.sequence + 1, expires_at=now)
+                known.held[key] = _Held(b"", gone, until)
 
     def sealed(self, card: CapabilityCard) -> bytes:
         """The signed record of `card`, which must be one that is held; else empty."""

@@ -72,10 +72,20 @@ class Announcer:
         self._sequence = 0
         self._changed = asyncio.Event()
         self._taken = True
+        self._is_refused = False
 
     def announce_soon(self) -> None:
         """Do not wait for the period's end."""
         self._changed.set()
+
+    def changed(self) -> None:
+        """What there is to announce has changed: we know it at once, others soon.
+
+        Who has never announced, as a member that may only ask, does not begin to.
+        """
+        if self._sequence:
+            self._know_ourselves(self._clock.now())
+        self.announce_soon()
 
     async def run(self) -> None:
         """Announce again and again; a failed announcement is repeated soon."""
@@ -95,41 +105,70 @@ class Announcer:
         What leads to the records goes out after them, so that an index never leads to nothing.
         """
         now = self._clock.now()
-        self._sequence = max(self._sequence + 1, int(now * 1000))
-        records = list(records_of(self._current(), self._sequence, now + LIFETIME_SECONDS))
+        known = self._know_ourselves(now)
         taken = [
-            await self._put_all([one for one in records if is_index(one) == second], now)
+            await self._put_all([one for one in known if is_index(one.record) == second])
             for second in (False, True)
         ]
-        self._taken = all(taken)
+        self._taken = all(taken) and not self._is_refused
         return self._taken
 
-    async def _put_all(self, records: Sequence[tuple[str, Record]], now: float) -> bool:
+    def _know_ourselves(self, now: float) -> list["_Sealed"]:
+        """Put what there is to announce in our own directory, in place of all that was there.
+
+        Those that the directory, and so everybody's, refuses are left out.
+        """
+        self._sequence = max(self._sequence + 1, int(now * 1000))
+        expires_at = now + LIFETIME_SECONDS
+        records = list(records_of(self._current(), self._sequence, expires_at))
+        self._directory.withdraw(
+            self._identity.peer_id, frozenset(key for key, _ in records), now, expires_at
+        )
+        known = []
+        for key, record in records:
+            try:
+                sealed = seal(record, self._identity)
+                self._directory.offer(sealed, key, record.peer, now)
+                known.append(_Sealed(key, record, sealed))
+            except ProtocolError as error:  # too large a card, say: the others shall not suffer
+                _log.warning("cannot announce %s: %s", key, error)
+        self._is_refused = len(known) < len(records)
+        return known
+
+    async def _put_all(self, records: Sequence["_Sealed"]) -> bool:
         slots = asyncio.Semaphore(PUTS_AT_ONCE)
 
-        async def put(key: str, record: Record) -> bool:
+        async def put(one: _Sealed) -> bool:
             async with slots:
-                return await self._put(key, record, now)
+                return await self._put(one)
 
         async with asyncio.TaskGroup() as group:
-            puts = [group.create_task(put(key, record)) for key, record in records]
+            puts = [group.create_task(put(one)) for one in records]
         return all(one.result() for one in puts)
 
-    async def _put(self, key: str, record: Record, now: float) -> bool:
+    async def _put(self, one: "_Sealed") -> bool:
+        record = one.record
         try:
-            sealed = seal(record, self._identity)
-            self._directory.offer(sealed, key, record.peer, now)
-            return await self._store.put(key, record.peer, sealed, record.expires_at)
-        except ProtocolError as error:  # too large a card, say: the others shall not suffer
-            _log.warning("cannot announce %s: %s", key, error)
+            return await self._store.put(one.key, record.peer, one.data, record.expires_at)
+        except ProtocolError as error:
+            _log.warning("cannot announce %s: %s", one.key, error)
         except DslmError as error:
-            _log.info("could not announce %s: %s", key, error)
+            _log.info("could not announce %s: %s", one.key, error)
         return False
 
 
-def is_index(entry: tuple[str, Record]) -> bool:
-    """Whether an entry of `records_of` only leads to others."""
-    return isinstance(entry[1], IndexRecord)
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """A record with the key it goes under; `data` is its signed form."""
+
+    key: str
+    record: Record
+    data: bytes
+
+
+def is_index(record: Record) -> bool:
+    """Whether a record only leads to others."""
+    return isinstance(record, IndexRecord)
 
 
 def records_of(offer: Offer, sequence: int, expires_at: float) -> Iterator[tuple[str, Record]]:

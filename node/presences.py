@@ -78,10 +78,9 @@ class Presences:
         )
 
     def cards_changed(self) -> None:
-        """Announce what is hosted now in every swarm, and forget at once what is no more."""
+        """Announce what is hosted now in every swarm; we ourselves know it when this returns."""
         for presence in self._alive.values():
-            presence.directory.forget(presence.me)
-            presence.announcer.announce_soon()
+            presence.announcer.changed()
 
     def named(self, name: str | None) -> Presence:
         """The presence in `name`, or in the current swarm; `UserError` if there is none."""

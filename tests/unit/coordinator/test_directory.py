@@ -137,6 +137,24 @@ def test_what_is_forgotten_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert directory.statistics(NOW).cards == 4
 
 
+def test_what_is_withdrawn_is_not_believed_again_until_it_is_dead() -> None:
+    directory, other = Directory(SWARM, ME.peer_id), Identity(b"o" * 32)
+    first, second = card(other, 0), card(other, 1)
+    for one in (first, second, card(ME, 0)):
+        offer(directory, one, other if one.peer == other.peer_id else ME)
+    directory.withdraw(other.peer_id, {keys_of(second)[0]}, NOW, NOW + 100)
+    offer(directory, first, other)
+    assert {one.specialist for one in directory.cards(NOW) if one.peer == first.peer} == {"s1"}
+    assert directory.statistics(NOW).cards == 2
+    assert directory.sealed(first) == b""
+    directory.prune(NOW + 99)
+    offer(directory, first, other)
+    assert directory.card(other.peer_id, SpecialistId("s0"), NOW) is None
+    directory.prune(NOW + 100)
+    offer(directory, first, other)
+    assert directory.card(other.peer_id, SpecialistId("s0"), NOW) == first
+
+
 def test_nearest_names_by_domain_then_by_spelling() -> None:
     directory = Directory(SWARM, ME.peer_id)
     for name, domain in (("acme/law", "legal"), ("maths", "numbers"), ("math-pro", "numbers")):

@@ -124,6 +124,42 @@ async def test_we_know_ourselves_even_when_nobody_can_be_told() -> None:
     assert directory.specialists(clock.wall) == ("law", "math")
 
 
+async def test_a_change_is_known_to_ourselves_at_once_and_what_is_gone_stays_away() -> None:
+    table, clock, hosted = Table(), Frozen(), offer()
+    directory = Directory(SwarmId("lab"), ME)
+    announcing = Announcer(IDENTITY, table, directory, clock, Random(0), lambda: hosted)  # type: ignore[arg-type]
+    announcing.changed()
+    assert directory.specialists(clock.wall) == (), "who never announced does not begin to"
+    await announcing.announce()
+    everything = tuple(table.taken)
+    hosted = Offer(hosted.node, hosted.cards[:1])
+    for _ in range(2):
+        announcing.changed()  # nothing is awaited from here on
+        assert directory.specialists(clock.wall) == ("math",)
+        assert directory.node(ME, clock.wall) is not None
+        assert not directory.indexed("dslm/1/lab/domain/law", clock.wall)
+        for key, who, value, _ in everything:  # the store has it still, and discovery finds it
+            directory.offer(value, key, who, clock.wall)
+        assert directory.specialists(clock.wall) == ("math",)
+    hosted = offer()
+    announcing.changed()
+    assert directory.specialists(clock.wall) == ("law", "math")
+    assert len(table.taken) == len(everything)
+
+
+async def test_own_records_are_known_before_any_is_put() -> None:
+    class Asking(Table):
+        async def put(self, key: str, subkey: str, value: bytes, expires_at: float) -> bool:
+            known.append(directory.specialists(1_000.0))
+            return await super().put(key, subkey, value, expires_at)
+
+    known: list[tuple[str, ...]] = []
+    directory = Directory(SwarmId("lab"), ME)
+    announcing = Announcer(IDENTITY, Asking(), directory, Frozen(), Random(0), offer)  # type: ignore[arg-type]
+    await announcing.announce()
+    assert set(known) == {("law", "math")}
+
+
 async def test_a_domain_is_indexed_under_its_prefixes_which_tell_what_lies_below() -> None:
     cards = (
         card("a", "science/physics", "science/chemistry"),
