@@ -24,6 +24,8 @@ from protocols.errors import ProtocolError, UserError
 from protocols.ids import SpecialistId, parse_specialist_id
 from protocols.records import CapabilityCard
 
+LEAVING_SECONDS = 60.0
+"""How long requests that were let in before an adapter was removed may still have it."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +44,10 @@ class Offered:
 
 
 class AdapterDesk:
-    """Changes what is `offered`, one change after the other; `changed` hears of each."""
+    """Changes what is `offered`, one change after the other; `changed` hears of each.
+
+    What leaves is waited for in `tasks`: whoever asked for it may go away.
+    """
 
     def __init__(
         self,
@@ -51,12 +56,14 @@ class AdapterDesk:
         service: AskService,
         memory: NodeMemory,
         changed: Callable[[], None],
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._offered = offered
         self._maker = maker
         self._service = service
         self._memory = memory
         self._changed = changed
+        self._tasks = tasks
         self._changing = asyncio.Lock()
         self._hidden = {
             (id(base.adapters), digest)
@@ -102,7 +109,7 @@ class AdapterDesk:
                 self._require_new(hosted)
                 card = await self._maker.card(hosted, _settings(order, hosted))
             except BaseException:
-                self._unload(hosted)
+                await self._unload(hosted)
                 raise
             self._offered.models[hosted.specialist] = hosted
             self._offered.cards.append(card)
@@ -112,8 +119,10 @@ class AdapterDesk:
             _log.info("hosting %s, an adapter on %s", hosted.specialist, base.specialist)
 
     async def remove(self, name: str) -> None:
-        """Offer a specialist no more; answers in progress end undisturbed, then its memory is free.
+        """Offer a specialist no more at once; when this returns, its memory is free.
 
+        Requests that are queued or in progress end first. After `LEAVING_SECONDS` those that are
+        still queued are `NotHere`, and the memory is free when those in progress have ended.
         `UserError` if there is none of that name, or if it is no adapter.
         """
         async with self._changing:
@@ -131,10 +140,21 @@ class AdapterDesk:
                 card for card in self._offered.cards if card.specialist != name
             ]
             self._service.remove(hosted.specialist)
-            self._memory.models.pop(hosted.specialist, None)
-            self._unload(hosted)
             self._changed()
             _log.info("hosting %s no more", name)
+        await asyncio.shield(self._tasks.create_task(self._let_go(hosted)))
+
+    async def _let_go(self, hosted: HostedModel) -> None:
+        """Unload what is offered no more, when those who have it are done with it."""
+        try:
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await self._service.wait_left(hosted.specialist)
+        except TimeoutError:
+            _log.warning("unloading %s although it is still asked", hosted.specialist)
+        async with self._changing:
+            if hosted.specialist not in self._offered.models:  # else it came back meanwhile
+                self._memory.models.pop(hosted.specialist, None)
+            await self._unload(hosted)
 
     def _base(self, name: str) -> HostedModel:
         bases = {
@@ -156,15 +176,18 @@ class AdapterDesk:
                 f"{hosted.specialist} is hosted here already: remove it first, or give another name"
             )
 
-    def _unload(self, hosted: HostedModel) -> None:
-        """Unless somebody else has the same adapter on the same base."""
+    async def _unload(self, hosted: HostedModel) -> None:
+        """Unless somebody else has the same adapter on the same base.
+
+        In a thread: what is left of a shelf is copied, under a lock that a step may hold.
+        """
         used = self._hidden | {
             (id(one.adapters), one.adapter.digest)
             for one in self._offered.models.values()
             if one.adapter is not None
         }
         if hosted.adapter and (id(hosted.adapters), hosted.adapter.digest) not in used:
-            unload_adapter(hosted)
+            await asyncio.to_thread(unload_adapter, hosted)
 
 
 def _check_name(name: str) -> None:

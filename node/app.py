@@ -139,6 +139,7 @@ class Node:
         """`chance` is the clock and the randomness to live by."""
         self._config = config
         self._matter = matter
+        self._tasks = tasks
         clock, rng = chance
         self.offered = Offered(dict(matter.models), list(matter.cards))
         self.presences = Presences(config, tasks)
@@ -274,6 +275,7 @@ class Node:
                 self.service,
                 self.memory,
                 self.presences.cards_changed,
+                self._tasks,
             ),
             hosted=self.offered.states,
             accounts=self.accounts,

@@ -35,7 +35,7 @@ Examples:
 """
 _PATH = "/api/v1/adapters"
 _SECONDS_MAX = 120.0
-"""Reading an adapter and encoding its examples."""
+"""Reading an adapter and encoding its examples, or waiting for those who still have it."""
 
 app = typer.Typer(
     help="Load, list and unload adapters on a running node.",
@@ -92,7 +92,7 @@ def remove(
     invocation: Invocation,
     name: Annotated[str, typer.Argument(help="The specialist, as `dslm adapter ls` names it.")],
 ) -> None:
-    """Offer a specialist no more; answers in progress end undisturbed."""
+    """Offer a specialist no more; requests that are queued or in progress end first."""
     state = invocation.client(_SECONDS_MAX).post(f"{_PATH}/remove", _Name(name), AdaptersState)
     if invocation.json:
         show_json(state)

@@ -5,8 +5,9 @@ Knows hosted models behind `node.services.ports`; must not know streams or frame
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from node.engine.base import (
@@ -73,12 +74,12 @@ class AskService:
         self._allowance = allowance
         self._quotas = Quotas()
         self._matching = Matching()
-        self._inside = 0
+        self._inside: Counter[SpecialistId] = Counter()
+        self._left = asyncio.Event()
+        """Set, and another in its place, when a request leaves."""
         self._is_draining = False
         self._admission = {name: _admission_of(model) for name, model in models.items()}
         self.served = Served()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def admission(self, specialist: SpecialistId) -> Admission:
         """The counts of one of our models."""
@@ -97,13 +98,13 @@ class AskService:
         self._models[model.specialist] = model
 
     def remove(self, specialist: SpecialistId) -> None:
-        """Answer for one of our models no more; what is inside goes on, and is counted."""
+        """Take no more requests for one of our models; `wait_left` waits for those inside."""
         self._models.pop(specialist, None)
 
     @property
     def inside(self) -> int:
         """Requests over all models whose last word is not said yet."""
-        return self._inside
+        return self._inside.total()
 
     def drain(self) -> None:
         """Refuse new requests from now on; those inside go on."""
@@ -113,7 +114,13 @@ class AskService:
 
     async def wait_idle(self) -> None:
         """Until no request is inside."""
-        await self._idle.wait()
+        while self.inside:
+            await self._left.wait()
+
+    async def wait_left(self, specialist: SpecialistId) -> None:
+        """Until no request for `specialist` is inside, queued ones included."""
+        while self._inside[specialist]:
+            await self._left.wait()
 
     async def answer(
         self, ask: Ask, peer: PeerId | None = None, recall: Recall | None = None
@@ -132,7 +139,8 @@ class AskService:
         if not model.healthy:
             raise NotHere(f"{ask.specialist!r} has failed on this peer")
         allowed = self._allowance(peer) if peer and self._allowance else None
-        with self._quota(peer, allowed, self._admission[model.specialist]):
+        quota = self._quota(peer, allowed, self._admission[model.specialist])
+        with quota, self._counted(model.specialist):
             prompt = await _tokenise(model, ask)
             max_tokens = _room(
                 model.context_length, len(prompt), ask, allowed.tokens if allowed else 0
@@ -151,13 +159,21 @@ class AskService:
             return nullcontext()
         return self._quotas.one(peer, allowed.answers, admission.retry_after())
 
+    @contextmanager
+    def _counted(self, specialist: SpecialistId) -> Iterator[None]:
+        self._inside[specialist] += 1
+        try:
+            yield
+        finally:
+            self._inside[specialist] -= 1
+            self._left.set()
+            self._left = asyncio.Event()
+
     async def _admitted(
         self, model: ServedModel, question: "_Question", peer: PeerId | None
     ) -> AsyncGenerator[ServerMessage, None]:
         turn = Turn(self._admission[model.specialist], peer or "", self._clock)
         recalled: Recalled | None = None
-        self._inside += 1
-        self._idle.clear()
         try:
             yield Accepted(
                 len(question.prompt),
@@ -180,9 +196,6 @@ class AskService:
             if recalled is not None:
                 recalled.stop()
             turn.end()
-            self._inside -= 1
-            if not self._inside:
-                self._idle.set()
 
 
 async def _next_within(generation: Generation, seconds: float) -> StepOutput | None:

@@ -1,6 +1,9 @@
 """Adapters that come and go on running models: what is offered, answered and kept in memory."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +14,14 @@ from node.adapter_state import AdapterOrder
 from node.cards import CardMaker
 from node.config import ModelConfig
 from node.engine.base import EngineRequest, Generated
-from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model
+from node.hosting.hosted import HostedModel, HostedSpec, host_adapter, load_model, unload_adapter
 from node.profile import Profile
 from node.services.ask import AskService
 from node.services.memory import NodeMemory
 from protocols.adapters.clock import SystemClock
 from protocols.errors import ConfigError, ModelFileError, NotHere, UserError
 from protocols.ids import SpecialistId, SwarmId
-from protocols.messages.ask import Ask, Chat, ChatMessage, Sampling
+from protocols.messages.ask import Ask, Chat, ChatMessage, Sampling, Tokens
 from tests.unit.node.hosting.test_adapters import peft_folder
 
 PROMPT = (*range(10, 30), 9, 8, 40)
@@ -32,11 +35,12 @@ class Hosting:
     offered: Offered
     service: AskService
     memory: NodeMemory
+    tasks: asyncio.TaskGroup
     heard: list[tuple[str, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.desk = AdapterDesk(
-            self.offered, CardMaker(None), self.service, self.memory, self.changed
+            self.offered, CardMaker(None), self.service, self.memory, self.changed, self.tasks
         )
 
     def changed(self) -> None:
@@ -49,12 +53,14 @@ async def hosting(make_folder: Callable[..., Path]) -> AsyncIterator[Hosting]:
     models = {base.specialist: base}
     card = await CardMaker(None).card(base, ModelConfig("tiny"))
     clock = SystemClock()
-    yield Hosting(
-        base,
-        Offered(dict(models), [card]),
-        AskService(models, clock),
-        NodeMemory({}, clock),
-    )
+    async with asyncio.TaskGroup() as tasks:
+        yield Hosting(
+            base,
+            Offered(dict(models), [card]),
+            AskService(models, clock),
+            NodeMemory({}, clock),
+            tasks,
+        )
     await base.close()
 
 
@@ -115,11 +121,61 @@ async def test_an_answer_in_progress_survives_the_removal(hosting: Hosting, tmp_
     assert hosting.heard[-1] == ("org/tiny",)
     assert not hosting.memory.models
     assert not hosting.service.is_healthy(SpecialistId("lab/tax"))
-    ask = Ask("r", 0, "lab/tax", Chat((ChatMessage("user", "hi"),)), Sampling(), 4, 30.0)
     with pytest.raises(NotHere):
-        await anext(hosting.service.answer(ask))
+        await anext(hosting.service.answer(an_ask()))
     assert await said(hosting.base)
     assert hosting.base.adapters.size == 0, "the engine let go with the last token"
+
+
+async def test_who_was_let_in_before_the_removal_is_answered_and_nobody_after(
+    hosting: Hosting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hosting.desk.add(order(peft_folder(tmp_path / "one")))
+    unloaded = spy_on_unloading(monkeypatch)
+    wanted = await heard(hosting.service, an_ask())
+    async with asyncio.TaskGroup() as tasks:
+        answers = [
+            tasks.create_task(heard(hosting.service, an_ask()))
+            for _ in range(3 * hosting.base.slots)
+        ]
+        await asyncio.sleep(0)  # they are let in
+        admission = hosting.service.admission(SpecialistId("lab/tax"))
+        assert (admission.running, admission.waiting) == (2, 4)
+        removal = tasks.create_task(hosting.desk.remove("lab/tax"))
+        await asyncio.sleep(0)
+        with pytest.raises(NotHere):
+            await anext(hosting.service.answer(an_ask()))
+        assert hosting.heard[-1] == ("org/tiny",)
+        await asyncio.wait(answers)
+    assert removal.done()
+    assert [answer.result() for answer in answers] == [wanted] * 6
+    assert hosting.base.adapters.size == 0
+    assert unloaded == [False], "off the thread of the event loop"
+
+
+async def test_the_wait_for_those_inside_has_an_end(
+    hosting: Hosting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.adapter_desk.LEAVING_SECONDS", 0.0)
+    await hosting.desk.add(order(peft_folder(tmp_path / "one")))
+    async with aclosing(hosting.service.answer(an_ask())) as answer:
+        await anext(answer)
+        await hosting.desk.remove("lab/tax")
+        assert hosting.base.adapters.digests == frozenset()
+
+
+async def test_what_comes_back_while_it_leaves_stays(hosting: Hosting, tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path / "one")
+    await hosting.desk.add(order(folder))
+    async with aclosing(hosting.service.answer(an_ask())) as answer:
+        await anext(answer)
+        removal = hosting.tasks.create_task(hosting.desk.remove("lab/tax"))
+        await asyncio.sleep(0)
+        await hosting.desk.add(order(folder))
+    await removal
+    assert len(hosting.base.adapters.digests) == 1
+    assert hosting.memory.models.keys() == {"lab/tax"}
+    assert await heard(hosting.service, an_ask())
 
 
 async def test_the_same_adapter_under_two_names_stays_until_both_are_gone(
@@ -166,6 +222,27 @@ async def test_what_cannot_be_changes_nothing(hosting: Hosting, tmp_path: Path) 
     with pytest.raises(UserError, match=r"hosts no 'lab/none'; adapters here: lab/tax"):
         await desk.remove("lab/none")
     assert len(hosting.heard) == 1
+
+
+def an_ask() -> Ask:
+    return Ask("r", 0, "lab/tax", Chat((ChatMessage("user", "hi"),)), Sampling(), 4, 30.0)
+
+
+async def heard(service: AskService, ask: Ask) -> list[int]:
+    messages = [message async for message in service.answer(ask)]
+    return [id_ for message in messages if isinstance(message, Tokens) for id_ in message.ids]
+
+
+def spy_on_unloading(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each call, whether it is on the main thread."""
+    calls: list[bool] = []
+
+    def spy(hosted: HostedModel) -> None:
+        calls.append(threading.current_thread() is threading.main_thread())
+        unload_adapter(hosted)
+
+    monkeypatch.setattr("node.adapter_desk.unload_adapter", spy)
+    return calls
 
 
 async def said(model: HostedModel) -> list[int]:
