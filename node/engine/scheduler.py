@@ -21,7 +21,7 @@ from node.engine.base import (
     StepOutput,
 )
 from node.engine.pages import PAGE_SIZE, BlockTable, PageBook, PrefixScope, pages_for
-from node.engine.sequence import TokenSequence, Work
+from node.engine.sequence import FORCED_ROWS_MAX, TokenSequence, Work
 from node.engine.shares import Shares
 from node.engine.speculation.drafts import DRAFTED_MAX, Speculation, Wish
 from protocols.errors import ProtocolError, TooLong, Unsupported
@@ -125,6 +125,7 @@ class Scheduler:
         if not work:
             budget = max(budget, self._limits.prompt_tokens)
         room = max(budget - len(work), budget // 4, 1)
+        forced_rows = FORCED_ROWS_MAX
         begun: set[bytes] = set()
         for sequence in inside:
             if sequence.left > 1 and self._is_running(sequence) and room:
@@ -132,14 +133,15 @@ class Scheduler:
                 if not begun.isdisjoint(self._names(sequence, 1)):
                     # Another one computes this very page now; it will be there in the next step.
                     continue
-                wanted = min(room, sequence.left, sequence.at_once)
+                wanted = min(room, sequence.at_once(forced_rows))
                 wanted = self._book.before_known(sequence.table, sequence.findable, wanted)
-                count = self._make_room(sequence, wanted)
+                count = self._make_room(sequence, wanted) if wanted else 0
                 if count:
                     begun |= self._names(sequence, count)
                     is_all = count == sequence.left and not sequence.request.forced
                     work.append(Work(sequence, count, wants_token=is_all))
                     room -= count
+                    forced_rows -= work[-1].logits if sequence.request.forced else 0
         # A later entry may have taken the pages of an earlier one.
         work = [item for item in work if self._is_running(item.sequence)]
         return self._with_drafts(work)

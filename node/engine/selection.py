@@ -120,7 +120,7 @@ def scored(logits: Tensor, request: EngineRequest, position: int) -> list[Select
     """The forced ids from `position` on, one for each row of `logits`, with their likelihoods."""
     count = request.sampling.logprobs or 0
     ids = request.forced[position : position + len(logits)]
-    rows = zip(logits.cpu().float(), ids, strict=True)
+    rows = zip(logits.cpu(), ids, strict=True)
     return [Selection(token_id, likelihood(row, token_id, count)) for row, token_id in rows]
 
 

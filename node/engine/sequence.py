@@ -10,7 +10,10 @@ from node.engine.base import EngineRequest
 from node.engine.pages import PAGE_SIZE, BlockTable, pages_for
 
 FORCED_ROWS_MAX = 64
-"""So many forced tokens of a request are looked up in one step: each takes a row of logits."""
+"""So many forced tokens of all requests are looked up in a step: each takes a row of logits.
+
+Besides them a request whose last forced token is next takes one row, as an answer under way does.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,12 +60,13 @@ class TokenSequence:
         """How many of `tokens` must be computed before the next one can be chosen."""
         return len(self.tokens) - self.table.committed
 
-    @property
-    def at_once(self) -> int:
-        """The most tokens that go through the model in one step, if there is room for all."""
+    def at_once(self, forced_rows: int) -> int:
+        """The most tokens that go through the model in one step that has room for them all, and for
+        `forced_rows` rows of logits of forced answers.
+        """
         if not self.request.forced:
             return self.left
-        return max(0, len(self.request.prompt) - 1 - self.computed) + FORCED_ROWS_MAX
+        return min(self.left, max(0, len(self.request.prompt) - 1 - self.computed) + forced_rows)
 
     @property
     def answer_length(self) -> int:

@@ -17,6 +17,7 @@ from node.engine.cuda.shape import working_bytes
 from node.engine.native.model import check_shape, native_bytes
 from node.engine.native.reasons import NativeUnfit
 from node.engine.pages import PAGE_SIZE, pages_for
+from node.engine.sequence import FORCED_ROWS_MAX
 from node.engine.weights.scheme import (
     Precision,
     activation_type,
@@ -29,7 +30,7 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 _WITHOUT_DRAFT = "engine.speculation=auto does without it."
 _WORKING_BYTES = 64 * 1024 * 1024
-"""Activations and logits of one step, roughly."""
+"""Activations of one step and logits of answers under way, roughly."""
 _AUTO: Sequence[Precision] = ("bf16", "int8", "int4")
 """What `auto` tries, in this order. fp32 is not among it: twice the memory for the same text."""
 
@@ -80,12 +81,13 @@ class Footprint:
 def footprint(load: Load, precision: Precision) -> Footprint:
     """What `load` will take in `precision`.
 
-    Work is the most of what a step needs (activations, and the largest matrix unpacked) and what
-    reading needs (the largest matrix as the file has it, in fp32, beside what is kept of it).
+    Work is the most of what a step needs (activations, logits of forced tokens, and the largest
+    matrix unpacked) and what reading needs (the largest matrix as the file has it, in fp32, beside
+    what is kept of it).
     """
     largest = max(product.out * product.into for product in products(load.config))
     cache = load.cache_tokens * _bytes_per_token(load, precision)
-    work = _WORKING_BYTES + 4 * largest
+    work = _WORKING_BYTES + 4 * largest + 4 * FORCED_ROWS_MAX * load.config.vocabulary_size
     if load.is_on_gpu:
         # What is gathered of one layer's pages at a time is memory there, and not only a promise.
         work += cache // load.config.layers

@@ -219,6 +219,8 @@ class Requests(RuleBasedStateMachine):
         assert len({id(item.sequence) for item in work}) == len(work)
         chunks = [item.count for item in work if item.count > 1]
         budget = self.limits.step_tokens
+        forced = sum(i.logits for i in work if i.count > 1 and i.sequence.request.forced)
+        assert forced <= FORCED_ROWS_MAX
         assert sum(chunks) <= max(budget, budget // 4, 1)
         assert sum(item.count for item in work) <= budget + self.limits.running
         if any(item.drafts for item in work):

@@ -1,6 +1,7 @@
 """Answers whose ids are given: each comes out with its likelihood, nothing else is disturbed."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -184,6 +185,21 @@ def test_few_rows_of_logits_are_computed_in_a_step() -> None:
         counts.append(sum(isinstance(output, Generated) for output in engine.step()))
     assert max(counts) == FORCED_ROWS_MAX
     assert sum(counts) == 300
+
+
+def test_all_requests_together_have_so_many_rows_of_logits_in_a_step() -> None:
+    engine = FakeEngine(FakeOptions(context_length=1_000, running=16, step_tokens=4_096))
+    wanted = {f"{number:02}": 100 + number for number in range(12)}
+    for name, length in wanted.items():
+        engine.submit(forced(name, [ord(name[-1]), *PROMPT], [1] * length))
+    told_of: Counter[str] = Counter()
+    while engine.has_work:
+        rows = Counter(one.request_id for one in engine.step() if isinstance(one, Generated))
+        chunks = rows.total() - sum(told_of[name] + 1 == wanted[name] for name in rows)
+        assert chunks <= FORCED_ROWS_MAX
+        told_of += rows
+    assert told_of == wanted
+    assert engine.statistics().preemptions == 0
 
 
 def test_the_likeliest_others_come_along_if_they_are_wanted() -> None:
