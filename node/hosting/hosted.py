@@ -15,7 +15,7 @@ from node.engine.adapters.registry import AdapterSet
 from node.engine.base import EngineRequest, EngineStatistics, PageOwner
 from node.engine.batch import CPU
 from node.engine.config import LlamaConfig
-from node.engine.device import device_kind, free_memory
+from node.engine.device import DeviceChoice, device_kind, free_memory
 from node.engine.loop import EngineLoop, Generation
 from node.engine.native.model import NativeModel
 from node.engine.page_exchange import PageExchange
@@ -44,8 +44,12 @@ Progress = Callable[[float], None]
 
 GPU_STEP_TOKENS = 1024
 """A GPU reads so many tokens of prompts in the time of a few steps."""
-NATIVE_PROMPT_TOKENS = 512
-"""Of a step without answers: compiled code reads and widens weights once for all of it."""
+TILED_PROMPT_TOKENS = 512
+"""Of a step without answers, where tile registers make it quick: weights are widened once for all
+of it. Without them 512 tokens at once take as long as four times 128, and whoever cancels, or comes
+meanwhile, waits for all of it."""
+TILED_PROMPT_WORK = TILED_PROMPT_TOKENS * 135_000_000
+"""Tokens times parameters, for larger models: half a second to a second of one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +177,32 @@ def _drafts(weights: ModelWeights | None, precision: Precision, load: Load) -> S
     return (load_draft_model(weights, precision, load.context_length, load.cache_tokens),)
 
 
-def _options(spec: HostedSpec, load: Load, model: str, *, is_native: bool) -> EngineOptions:
+def prompt_tokens(parameters: int, *, has_tiles: bool) -> int:
+    """The tokens of prompts in a step without answers; 0: as many as in any step."""
+    return min(TILED_PROMPT_TOKENS, TILED_PROMPT_WORK // parameters) if has_tiles else 0
+
+
+def _options(spec: HostedSpec, load: Load, model: str, *, has_tiles: bool) -> EngineOptions:
     return EngineOptions(
         context_length=load.context_length,
         cache_tokens=load.cache_tokens,
         running=spec.slots,
         step_tokens=GPU_STEP_TOKENS if load.is_on_gpu else 128,
-        prompt_tokens=NATIVE_PROMPT_TOKENS if is_native else 0,
+        prompt_tokens=prompt_tokens(load.config.parameters, has_tiles=has_tiles),
         threads=spec.threads,
         speculation=spec.speculation,
         is_cache_quantised=spec.is_cache_quantised,
         is_cache_shared=spec.is_cache_shared,
         model=model,
+    )
+
+
+def _kernel_settings(spec: HostedSpec, device: DeviceChoice) -> KernelSettings:
+    return replace(
+        spec.kernels,
+        threads=spec.threads,
+        is_cache_quantised=spec.is_cache_quantised,
+        device=device,
     )
 
 
@@ -194,12 +212,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     context_length = min(spec.context_length or config.context_length, config.context_length)
     draft = read_draft_model(spec.draft, weights, context_length) if spec.draft else None
     device = device_for(spec.kernels.device)
-    settings = replace(
-        spec.kernels,
-        threads=spec.threads,
-        is_cache_quantised=spec.is_cache_quantised,
-        device=device_kind(device),
-    )
+    settings = _kernel_settings(spec, device_kind(device))
     load = Load(
         path=spec.path,
         config=config,
@@ -216,7 +229,8 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype, model.device)
     name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
-    options = _options(spec, load, name, is_native=isinstance(model, NativeModel))
+    has_tiles = isinstance(model, NativeModel) and model.has_tiles
+    options = _options(spec, load, name, has_tiles=has_tiles)
     drafts = _drafts(draft, precision, load)
     engine = TorchEngine(model, options, adapters, drafters=[one.drafter for one in drafts])
     return HostedModel(

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from node.engine.base import EngineRequest, Generated
 from node.engine.errors import EngineFailed
 from node.hosting import hosted
-from node.hosting.hosted import HostedSpec, load_model
+from node.hosting.hosted import TILED_PROMPT_TOKENS, HostedSpec, load_model, prompt_tokens
 from node.hosting.kernels import KernelSettings
 from node.hosting.memory import Load, footprint
 from node.hosting.read import read_model
@@ -154,3 +154,10 @@ async def test_auto_goes_lower_when_memory_is_short(
     model = await load_model(spec(path, precision="auto"))
     assert model.precision == "int8"
     await model.close()
+
+
+def test_long_steps_of_prompts_are_for_tiles_and_shorter_for_larger_models() -> None:
+    assert prompt_tokens(134_515_008, has_tiles=False) == 0
+    assert prompt_tokens(134_515_008, has_tiles=True) == TILED_PROMPT_TOKENS
+    assert 128 < prompt_tokens(362_000_000, has_tiles=True) < 256
+    assert prompt_tokens(1_700_000_000, has_tiles=True) < 128, "the budget of any step is more"
