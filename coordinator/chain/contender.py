@@ -42,6 +42,8 @@ class Contender:
     completed: Completed | None = None
     error: DslmError | None = None
     is_dropped: bool = False
+    is_judged: bool = False
+    """Whether it was said what its evidence says of it."""
     gauge: Gauge = field(default_factory=Gauge)
     comparison: Comparison = "none"
     """Whether the base was asked about its words."""

@@ -124,6 +124,8 @@ class Contest:
             actions += self._choose(now)
         if self.speaker is not None and self.speaker.is_over:
             self._end(self.speaker.error, now)
+        if self.is_over:  # whatever the base may still say comes too late
+            actions += [found for one in self._tries if one.completed for found in _verdict(one)]
         return actions
 
     def _choose(self, now: float) -> list[Action]:
@@ -140,7 +142,7 @@ class Contest:
         return self._choose_best(now) if only.is_over or only.peer is not None else []
 
     def _verdict_on(self, one: Contender, is_complete: bool) -> list[Action]:
-        """Once, when it is complete and all that will be known of it is known."""
+        """When it is complete and all that will be known of it is known."""
         return _verdict(one) if is_complete and one.comparison != "asked" else []
 
     def _comparisons(self) -> list[Action]:
@@ -241,9 +243,12 @@ def _has_said_enough(one: Contender) -> bool:
 
 
 def _verdict(one: Contender) -> list[Action]:
-    """What its own evidence says of a try from which no more is wanted."""
+    """What its own evidence says of a try from which no more is wanted; once."""
     found = one.evidence
-    return [] if one.peer is None or found is None else [Judge(one.specialist, one.peer, found)]
+    if one.is_judged or one.peer is None or found is None:
+        return []
+    one.is_judged = True
+    return [Judge(one.specialist, one.peer, found)]
 
 
 def _why_not(one: Contender, speaker: Contender | None) -> str:
