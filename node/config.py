@@ -74,7 +74,9 @@ class NetworkConfig:
     announce: tuple[str, ...] = setting((), "addresses to tell others, if listen is not enough")
     relays: tuple[str, ...] = setting((), "relays that we trust, ending in /p2p/PEER")
     relay_service: bool = setting(False, "be a relay for peers that cannot be dialled")
-    remember: bool = setting(True, "keep peers met, to join through them after a restart")
+    remember: bool = setting(
+        True, "keep peers met and how their cards did, for use after a restart"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,12 +94,9 @@ class Presence:
         )
         parts = FetchParts(transport, self._is_trusted, self._addresses_of, footing.tasks)
         self._offer = ModelOffer(ground.service, ground.memory, parts)
-        books = Books(
-            self.memory,
-            footing.ears.conduct,
-            OutcomeBook(footing.place.folder, clock),
-            ground.config.network.remember,
-        )
+        is_kept = ground.config.network.remember
+        outcomes = OutcomeBook(footing.place.folder, clock, is_kept=is_kept)
+        books = Books(self.memory, footing.ears.conduct, outcomes, is_kept)
         self.keeper = Keeper(books, self.company, self.directory, clock, rng)
         self.coordinator = self._make_coordinator(books.outcomes.outcomes)
         self.desk = self._make_desk()

@@ -14,19 +14,23 @@ _log = logging.getLogger(__name__)
 
 
 class OutcomeBook:
-    """Outcomes that a restart does not lose. Read from the folder when made."""
+    """Outcomes that a restart does not lose. Read from the folder when made.
 
-    def __init__(self, folder: SwarmFolder, clock: Clock) -> None:
+    Unless `is_kept` no file is read or written, and a restart loses them.
+    """
+
+    def __init__(self, folder: SwarmFolder, clock: Clock, *, is_kept: bool = True) -> None:
         """A damaged file is as good as none: nothing is known for or against any card then."""
         self._folder = folder
         self._clock = clock
-        self.outcomes = self._load()
+        self._is_kept = is_kept
+        self.outcomes = self._load() if is_kept else Outcomes()
         self._saved = self.outcomes.reports
 
     def save(self) -> bool:
         """Write it down if there is news; whether there was. `ConfigError` as of the folder."""
         reports = self.outcomes.reports
-        if reports == self._saved:
+        if not self._is_kept or reports == self._saved:
             return False
         self._folder.save_outcomes(self.outcomes.dump(self._clock.monotonic(), self._clock.now()))
         self._saved = reports

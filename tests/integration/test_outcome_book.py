@@ -48,6 +48,23 @@ def test_a_card_that_failed_is_not_trusted_anew_after_a_restart(folder: SwarmFol
     assert again.save()
 
 
+def test_where_nothing_shall_be_remembered_nothing_is_read_or_written(
+    folder: SwarmFolder,
+) -> None:
+    clock = ManualClock()
+    before = OutcomeBook(folder, clock)
+    died(before, clock)
+    assert before.save()
+    file = folder.path / "outcomes"
+    kept = file.read_bytes()
+    book = OutcomeBook(folder, clock, is_kept=False)
+    assert len(book.outcomes) == 0
+    died(book, clock)
+    assert not book.save()
+    assert file.read_bytes() == kept
+    assert len(book.outcomes) == 1, "but it counts while the node runs"
+
+
 @pytest.mark.parametrize(
     "data", [b"\xff" * 40, b"\x81\xa7version\x02", bytes(OUTCOMES_BYTES_MAX + 1)]
 )

@@ -1,6 +1,7 @@
 """A node in several swarms, on real networks: joining, leaving, coming back, interrupted."""
 
 import asyncio
+import dataclasses
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from coordinator.answer import AnswerRequest, Route
+from coordinator.reputation import Outcome
 from node.presence import Presence
 from node.state import JoinReport
 from node.swarms.enrolment import Enrolment, enrol
@@ -20,7 +22,7 @@ from protocols.adapters.clock import SystemClock
 from protocols.adapters.libp2p.network import Libp2pConfig, Libp2pNetwork
 from protocols.codec import FrameDecoder, encode
 from protocols.errors import DslmError, PeerLost, UnknownModel, UserError
-from protocols.ids import PeerId, RequestId
+from protocols.ids import PeerId, RequestId, SpecialistId
 from protocols.membership.charter import open_charter
 from protocols.membership.documents import Role
 from protocols.membership.invite import Invite, format_invite, parse_invite
@@ -350,3 +352,15 @@ async def check_papers_do_not_cross(hub: SmallNode) -> None:
             assert isinstance(await hello_of(network, lab.me, lab.charter.swarm, papers), Hello)
             info = encode(SAMPLES[versions.INFO])
             assert await said(network, lab.me, versions.INFO, info) != b""
+
+
+@pytest.mark.parametrize("remember", [True, False])
+async def test_what_cards_did_is_written_down_where_it_may_be(
+    tmp_path: Path, *, remember: bool
+) -> None:
+    config = settings(tmp_path / "a-node-of-one")
+    network = dataclasses.replace(config.network, remember=remember)
+    async with small_node(dataclasses.replace(config, network=network)) as node:
+        presence = node[OPEN]
+        presence.coordinator.reputation.report(SpecialistId("law"), presence.me, Outcome.DIED)
+    assert (config.paths.open_swarms / OPEN / "outcomes").exists() is remember
