@@ -102,6 +102,7 @@ def hosted_state(model: HostedModel, card: CapabilityCard) -> HostedState:
         slots=model.slots,
         weights=model.weights_size,
         kernels=model.kernels,
+        kernels_file=model.kernels_file,
         copy=f"{id(model.loop):x}",
         own=model.adapter.size if model.adapter else 0,
     )

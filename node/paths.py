@@ -71,6 +71,11 @@ class Paths:
         return self.models / "kernels"
 
     @property
+    def own_kernels(self) -> Path:
+        """The same for this node alone, where `kernels` cannot be used."""
+        return self.state / "kernels"
+
+    @property
     def runtime(self) -> Path:
         """For sockets, whose whole path may have 107 bytes only.
 

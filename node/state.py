@@ -42,6 +42,8 @@ class HostedState(Struct, frozen=True):
     """The part of `size` that is weights; the rest is room for keys and values."""
     kernels: str = ""
     """Who computes it, in words: compiled code with which instructions, or torch and why."""
+    kernels_file: str = ""
+    """Where the compiled code is, if there is some."""
     copy: str = ""
     """Names the base model in memory: specialists that are adapters on one base share it."""
     own: int = 0

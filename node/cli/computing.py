@@ -31,6 +31,7 @@ def checks(config: NodeConfig) -> Iterator[Check]:
     order = {
         "engine": config.engine,
         "kernels": str(config.paths.kernels),
+        "own_kernels": str(config.paths.own_kernels),
         "precisions": sorted(precisions or {config.engine.precision}),
     }
     command = [sys.executable, "-m", "node.hosting.survey", msgspec.json.encode(order).decode()]
@@ -55,4 +56,6 @@ def checks_of(device: DeviceState, hosted: tuple[HostedState, ...]) -> Iterator[
     yield Check("device", True, format_device(device))
     for model in hosted:
         detail = f"{model.id}: {model.kernels or 'torch'}, {model.precision}, "
-        yield Check("kernels", True, detail + f"{format_size(model.size)} with room for answers")
+        file = f"; {model.kernels_file}" if model.kernels_file else ""
+        size = format_size(model.size)
+        yield Check("kernels", True, f"{detail}{size} with room for answers{file}")

@@ -52,7 +52,12 @@ def perplexity(
     wanted = [one for one in _ALL if not precision or one in precision]
     content = _read(text)
     config = invocation.load().config
-    kernels = KernelSettings(config.engine.kernels, config.paths.kernels, config.engine.threads)
+    kernels = KernelSettings(
+        config.engine.kernels,
+        config.paths.kernels,
+        config.engine.threads,
+        fallback=config.paths.own_kernels,
+    )
     with Bars() as bars:
         path = resolve(source, config.paths.models, bars)
         bars.start_count("precisions measured", len(wanted) + 1)

@@ -79,7 +79,7 @@ class HostedSpec:
 class HostedModel:
     """A running model. `size` is in bytes, reserved cache included; `weights_size` is not.
 
-    `kernels` says who computes it, for people.
+    `kernels` says who computes it, for people; `kernels_file` has the compiled code, if any.
     Specialists that are adapters on one base share its `loop`, and with it weights, pages and
     slots; `adapters` are all that are loaded on the base, `adapter` is this specialist's.
     `exchange` gives the base's pages of a prompt, in the thread of `loop`.
@@ -103,6 +103,7 @@ class HostedModel:
     adapters: AdapterSet
     exchange: Callable[[PageOwner, Sequence[int]], PageExchange]
     adapter: HostedAdapter | None = None
+    kernels_file: str = ""
 
     @property
     def plain(self) -> "HostedModel":
@@ -229,6 +230,7 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
     model, computed_by = build_model(weights, kernels, precision, context_length, progress)
     adapters = AdapterSet(config, model.dtype, model.device)
     name = f"{weights.digest} {precision} {computed_by} layers 0-{config.layers}"
+    library = kernels.library
     has_tiles = isinstance(model, NativeModel) and model.has_tiles
     options = _options(spec, load, name, has_tiles=has_tiles)
     drafts = _drafts(draft, precision, load)
@@ -251,4 +253,5 @@ def _load(spec: HostedSpec, progress: Progress) -> HostedModel:
         loop=EngineLoop(engine, name=f"engine {weights.name}"),
         adapters=adapters,
         exchange=engine.exchange,
+        kernels_file=str(library.path) if library and isinstance(model, NativeModel) else "",
     )

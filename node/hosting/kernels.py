@@ -18,7 +18,7 @@ from node.engine.cuda.reasons import CudaUnfit
 from node.engine.cuda.shape import check_shape as check_fused_shape
 from node.engine.device import DeviceChoice, NoDevice, choose_device, default_threads
 from node.engine.model import LlamaModel
-from node.engine.native.build import BuildSettings, is_built, native_library
+from node.engine.native.build import BuildSettings, find_build, native_library
 from node.engine.native.library import NativeLibrary
 from node.engine.native.model import NativeModel, NativeOptions, check_shape
 from node.engine.native.reasons import NativeUnfit
@@ -41,6 +41,7 @@ WARM_TOKENS = 64
 class KernelSettings:
     """What is wanted: `auto` is native where it works. Without a `folder` nothing is compiled.
 
+    What is compiled goes to `fallback` where `folder` cannot be used.
     On a GPU native is the fused step in Triton, which needs no folder.
     """
 
@@ -49,6 +50,7 @@ class KernelSettings:
     threads: int = 0
     is_cache_quantised: bool = False
     device: DeviceChoice = "cpu"
+    fallback: Path | None = None
 
     @property
     def may_be_native(self) -> bool:
@@ -108,13 +110,14 @@ def describe_prospect(settings: KernelSettings, precision: PrecisionChoice) -> s
         if device != CPU:
             _check_fused_on(device, settings)
             return "Triton on CUDA"
-        is_ready = is_built(_build_settings(settings, precision))
+        found = find_build(_build_settings(settings, precision))
     except (NativeUnfit, CudaUnfit) as reason:
         if settings.choice == "native":
             raise UserError(f"engine.kernels is native, but {reason}") from reason
         where = "" if device == CPU else f" on {device.type}"
         return f"torch{where}, because {reason}"
-    return f"native, {'compiled' if is_ready else 'to be compiled with the first model'}"
+    said = "compiled" if found.is_made else "to be compiled with the first model"
+    return f"native, {said}: {found.path}"
 
 
 def _library(
@@ -135,7 +138,7 @@ def _build_settings(settings: KernelSettings, precision: PrecisionChoice) -> Bui
         raise NativeUnfit("keys and values are kept in int8")
     if precision == "fp32":
         raise NativeUnfit("fp32 is computed by torch")
-    return BuildSettings(settings.folder)
+    return BuildSettings(settings.folder, settings.fallback)
 
 
 def _kernels_on(

@@ -54,7 +54,12 @@ async def load_models(
                 slots=one.slots,
                 context_length=one.context,
                 threads=engine.threads,
-                kernels=KernelSettings(engine.kernels, paths.kernels, device=engine.device),
+                kernels=KernelSettings(
+                    engine.kernels,
+                    paths.kernels,
+                    device=engine.device,
+                    fallback=paths.own_kernels,
+                ),
                 speculation="off" if engine.speculation == "off" else "auto",
                 draft=draft,
                 is_cache_quantised=engine.cache == "int8",

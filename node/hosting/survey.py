@@ -18,10 +18,14 @@ from protocols.errors import UserError
 
 
 class Order(Struct, frozen=True):
-    """The settings to look with; `precisions` are those that models are to be held in."""
+    """The settings to look with; `precisions` are those that models are to be held in.
+
+    `kernels` and `own_kernels` are as in `Paths`.
+    """
 
     engine: EngineConfig
     kernels: str
+    own_kernels: str
     precisions: tuple[Precision, ...]
 
 
@@ -42,6 +46,7 @@ def look(order: Order) -> Survey:
         engine.threads,
         is_cache_quantised=engine.cache == "int8",
         device=engine.device,
+        fallback=Path(order.own_kernels),
     )
     device = None
     try:

@@ -149,6 +149,7 @@ class NativeLibrary:
             version = self._library.dslm_version()
         except (OSError, AttributeError) as error:
             raise NativeUnfit(f"the compiled kernels cannot be loaded ({error})") from error
+        self.path = path
         self.is_wide = bool(self._library.dslm_is_wide())
         if version != VERSION:
             raise NativeUnfit(f"the compiled kernels are of version {version}, not {VERSION}")

@@ -58,6 +58,7 @@ class Hosted:
     licence: str = "apache-2.0"
     slots: int = 1
     kernels: str = ""
+    kernels_file: str = ""
     adapter: Any = None
     base_digest: str = "m" * 64
     loop: object = None

@@ -24,7 +24,7 @@ def contest() -> Contest:
 
 def says(one: Contest, attempt: int, peer: PeerId, tokens: int = HELD_TOKENS) -> list[Action]:
     """Words that the specialist itself finds unlikely."""
-    found = (Likelihood(-2.0, "x", ()),) * tokens
+    found = (Likelihood(-2.0, b"x", ()),) * tokens
     one.heard(attempt, Routed(LAW, peer, "why"), 1.0)
     return one.heard(attempt, Delta(peer, 0, tuple(range(tokens)), "x", found), 1.0)
 

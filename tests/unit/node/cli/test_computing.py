@@ -81,3 +81,6 @@ def test_a_running_node_tells_it_itself() -> None:
     device, model = computing.checks_of(CPU, (hosted,))
     assert device.name == "device"
     assert model.detail == "smollm2: native, AVX2, int4, 475 MB with room for answers"
+    compiled = msgspec.structs.replace(hosted, kernels_file="/k/dslm-step-1.so")
+    _, model = computing.checks_of(CPU, (compiled,))
+    assert model.detail.endswith("with room for answers; /k/dslm-step-1.so")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from node.config import EngineConfig
+from node.engine.native.build import Build
 from node.engine.native.reasons import NativeUnfit
 from node.hosting import kernels
 from node.hosting.survey import Order, look
@@ -13,14 +14,15 @@ from node.hosting.survey import Order, look
 
 def order(tmp_path: Path, *precisions: str, **settings: object) -> Order:
     engine = EngineConfig(device="cpu", **settings)  # type: ignore[arg-type]
-    return Order(engine, str(tmp_path / "kernels"), precisions)  # type: ignore[arg-type]
+    return Order(engine, str(tmp_path / "kernels"), str(tmp_path / "own"), precisions)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("built", [False, True])
 def test_it_says_who_computes_what_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, built: bool
 ) -> None:
-    monkeypatch.setattr(kernels, "is_built", lambda _settings: built)
+    build = Build(tmp_path / "kernels" / "step.so", built)
+    monkeypatch.setattr(kernels, "find_build", lambda _settings: build)
     found = look(order(tmp_path, "fp32", "int4", threads=3))
     assert found.device is not None
     assert (found.device.kind, found.device.threads) == ("cpu", 3)
@@ -28,7 +30,7 @@ def test_it_says_who_computes_what_and_where(
     said = "compiled" if built else "to be compiled with the first model"
     assert found.kernels == {
         "fp32": "torch, because fp32 is computed by torch",
-        "int4": f"native, {said}",
+        "int4": f"native, {said}: {build.path}",
     }
     assert not found.problem
     assert not (tmp_path / "kernels").exists()
@@ -49,10 +51,10 @@ def test_it_says_why_torch_computes(
 def test_what_is_demanded_and_cannot_be_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unfit(_settings: object) -> bool:
+    def unfit(_settings: object) -> Build:
         raise NativeUnfit("there is no C++ compiler (g++)")
 
-    monkeypatch.setattr(kernels, "is_built", unfit)
+    monkeypatch.setattr(kernels, "find_build", unfit)
     found = look(order(tmp_path, "int4", kernels="native"))
     assert found.problem == "engine.kernels is native, but there is no C++ compiler (g++)"
     assert found.device is not None
@@ -65,7 +67,7 @@ def test_a_device_that_is_not_there_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    found = look(Order(EngineConfig(device="mps"), str(tmp_path), ("int4",)))
+    found = look(Order(EngineConfig(device="mps"), str(tmp_path), str(tmp_path), ("int4",)))
     assert found.device is None
     assert found.problem == "engine.device is mps, but torch finds no MPS device"
 
