@@ -7,12 +7,20 @@ adapters of the ports.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random, SystemRandom
+from typing import Any
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Route
+from coordinator.answer import AnswerEvent, AnswerRequest, Route, Routed
 from coordinator.memory import with_ticket
 from coordinator.ports import Encoder, Planner
 from node.accounts import Accounts
@@ -187,10 +195,13 @@ class Node:
             async for event in events:
                 yield event
 
+    async def _route(self, request: AnswerRequest) -> Routed:
+        return await self.presences.named(request.swarm).coordinator.plan(request)
+
     def _make_gateway(self) -> Gateway:
         config, ground = self._config, self._ground
         return Gateway(
-            _Answers(self.accounts.observed(self.metrics.observed(self._answer))),
+            _Answers(self.accounts.observed(self.metrics.observed(self._answer)), self._route),
             self.view,
             GatewayConfig(
                 host=config.api.host,
@@ -294,3 +305,4 @@ class _Answers:
     """The gateway's `AnswerSource`."""
 
     answer: AnswerFunction
+    route: Callable[[AnswerRequest], Coroutine[Any, Any, Routed]]

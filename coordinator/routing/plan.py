@@ -37,7 +37,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """At least one step. `why` is a sentence for people, `scores` fall; `margin` is between the two
-    best, in the unit of the scores.
+    best, in the unit of the scores. Where a head judged the prompt, `fit` is the probability that
+    any specialist fits, and `chain` that the prompt has several owners.
     """
 
     kind: Kind
@@ -45,3 +46,5 @@ class Plan:
     why: str
     scores: tuple[Score, ...] = ()
     margin: float = 0.0
+    fit: float | None = None
+    chain: float | None = None

@@ -3,7 +3,7 @@
 Knows scores, parts and the rules; must not know vectors, models or peers. Pure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.answer import Score
 from coordinator.routing.chains import CHAIN_MIN, Part, needs_before
@@ -41,6 +41,11 @@ def verdict(scored: Scored, base: SpecialistId | None, *, is_best_wanted: bool =
 
     There must be a score, or a base.
     """
+    plan = _plan(scored, base, is_best_wanted=is_best_wanted)
+    return replace(plan, fit=scored.fit, chain=scored.chain) if scored.scores else plan
+
+
+def _plan(scored: Scored, base: SpecialistId | None, *, is_best_wanted: bool) -> Plan:
     scores = scored.scores
     margin = scores[0].score - scores[1].score if len(scores) > 1 else 1.0
     if base is not None and (not scores or scored.fit < FIT_MIN):

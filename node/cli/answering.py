@@ -110,6 +110,8 @@ class Plan(Struct, frozen=True):
     margin: float = 0.0
     scores: dict[str, float] = {}
     steps: tuple[PlannedStep, ...] = ()
+    fit: float | None = None
+    chain: float | None = None
 
 
 class Evidence(Struct, frozen=True):

@@ -29,6 +29,7 @@ from node.cli import (
     ps,
     pull,
     quickstart,
+    route,
     run,
     serve,
     stats,
@@ -43,7 +44,7 @@ from protocols import versions
 from protocols.errors import DslmError
 
 _VERBS: Sequence[ModuleType] = (
-    *(up, down, status, join, invite, chat, run, ls, ps, stats, peers, ping),
+    *(up, down, status, join, invite, chat, run, route, ls, ps, stats, peers, ping),
     *(pull, perplexity, serve, logs, doctor, quickstart, version),
 )
 

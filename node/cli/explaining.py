@@ -28,7 +28,15 @@ def plan_lines(plan: Plan) -> list[str]:
         shown = ", ".join(f"{name} {score:.3f}" for name, score in ranked[:_SCORES_SHOWN])
         more = len(ranked) - _SCORES_SHOWN
         lines.append(f"scores: {shown}" + (f" and {more} more" if more > 0 else ""))
-    return lines
+    chances = [
+        f"{said} {chance:.2f}"
+        for said, chance in (
+            ("any specialist fits", plan.fit),
+            ("parts for several", plan.chain),
+        )
+        if chance is not None
+    ]
+    return [*lines, f"probabilities: {', '.join(chances)}"] if chances else lines
 
 
 def report_lines(report: Report) -> list[str]:

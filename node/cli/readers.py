@@ -1,13 +1,24 @@
-"""Who can read a prompt, told before the first one leaves this machine.
+"""A prompt as a command gets it, and who can read it, told before it leaves this machine.
 
-Knows the words; who is who is the node's knowledge.
+Knows the words and standard input; who is who is the node's knowledge.
 """
+
+import sys
 
 from node.cli.answering import RouteName
 from node.cli.client import Client
-from node.cli.exits import UnknownSwarm
+from node.cli.exits import UnknownSwarm, UsageError
 from node.cli.output import tell
 from node.state import ReadersState, SwarmReaders
+
+
+def with_input(prompt: str, usage: str) -> str:
+    """`prompt`, and what is piped in after it. `UsageError`, naming `usage`, if that is nothing."""
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+    text = "\n".join(part for part in (prompt, piped) if part.strip())
+    if not text:
+        raise UsageError(f"there is nothing to ask: {usage}, or pipe a text in")
+    return text
 
 
 def tell_readers(client: Client, route: RouteName | None, swarm: str) -> None:

@@ -3,7 +3,6 @@
 Knows pipes: the answer alone is on stdout; must not know how answers are made.
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -27,10 +26,9 @@ from node.cli.answering import (
     own_options,
 )
 from node.cli.client import Client
-from node.cli.exits import UsageError
 from node.cli.explaining import plan_lines, report_lines
 from node.cli.output import show, show_json, show_piece, tell
-from node.cli.readers import tell_readers
+from node.cli.readers import tell_readers, with_input
 from node.cli.settings import SwarmFlag
 from node.cli.verb import Invocation, verb
 from node.state import SCHEMA_VERSION
@@ -77,7 +75,7 @@ def run(  # noqa: PLR0913, PLR0917  (Typer reads the flags from the signature)
     ] = False,
 ) -> None:
     """Ask one question. The answer alone goes to stdout; -v tells who answered, and timings."""
-    messages = [ChatMessage("user", _with_input(prompt))]
+    messages = [ChatMessage("user", with_input(prompt, 'dslm run MODEL "PROMPT"'))]
     if system:
         messages.insert(0, ChatMessage("system", system))
     request = ChatRequest(
@@ -150,11 +148,3 @@ def _ask(
     if not invocation.json:
         show(answer.text)
     return answer
-
-
-def _with_input(prompt: str) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-    text = "\n".join(part for part in (prompt, piped) if part.strip())
-    if not text:
-        raise UsageError('there is nothing to ask: dslm run MODEL "PROMPT", or pipe a text in')
-    return text

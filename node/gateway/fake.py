@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Routed, Share
+from coordinator.answer import AnswerEvent, AnswerRequest, Completed, Delta, Planned, Routed, Share
 from node.adapter_state import AdapterOrder, AdaptersState, AdapterState
 from node.state import (
     SCHEMA_VERSION,
@@ -40,6 +40,7 @@ from protocols.ids import PeerId, SpecialistId
 Script = Callable[[AnswerRequest], AsyncGenerator[AnswerEvent, None]]
 
 _BASE = SpecialistId("smollm2-135m")
+TRIAL_PEER = PeerId("12D3KooWTrial")
 
 
 class ScriptedAnswers:
@@ -48,6 +49,7 @@ class ScriptedAnswers:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.asked: list[AnswerRequest] = []
+        self.routed: list[AnswerRequest] = []
         self.open = 0
         self.begun = asyncio.Event()
         """Set when the first answer has begun."""
@@ -69,6 +71,18 @@ class ScriptedAnswers:
             self.open -= 1
             if not is_whole:
                 self.cut.set()
+
+    async def route(self, request: AnswerRequest) -> Routed:
+        """How the script begins."""
+        self.routed.append(request)
+        async with aclosing(self.script(request)) as events:
+            first = await anext(events)
+        if isinstance(first, Routed):
+            return first
+        if isinstance(first, Planned):
+            plan = first.plan
+            return Routed(plan.steps[0].specialist, TRIAL_PEER, plan.why, plan.scores, plan=plan)
+        raise UserError("the script begins with neither")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Knows the coordinator's values only; must not know who implements it (`node.app`
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from coordinator.answer import AnswerEvent, AnswerRequest
+from coordinator.answer import AnswerEvent, AnswerRequest, Routed
 
 
 class AnswerSource(Protocol):
@@ -18,4 +18,8 @@ class AnswerSource(Protocol):
         A refusal is raised as a `DslmError`, before the first event or in the middle. Closing the
         generator, or cancelling the task that waits in it, ends the work for it everywhere.
         """
+        ...
+
+    async def route(self, request: AnswerRequest) -> Routed:
+        """Who would answer, or begin, without asking anybody. A refusal is a `DslmError`."""
         ...

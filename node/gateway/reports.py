@@ -38,13 +38,18 @@ class PlannedStep(Struct, frozen=True):
 
 
 class PlanReport(Struct, frozen=True):
-    """What the router decided, and why; `scores` fall, `margin` is between the two best."""
+    """What the router decided, and why; `scores` fall, `margin` is between the two best.
+
+    `fit` is the probability that any specialist fits, `chain` that the prompt has several owners.
+    """
 
     kind: str
     why: str
     margin: float
     scores: dict[str, float]
     steps: tuple[PlannedStep, ...]
+    fit: float | UnsetType = UNSET
+    chain: float | UnsetType = UNSET
 
 
 class EvidenceReport(Struct, frozen=True):
@@ -164,6 +169,8 @@ def plan_report(plan: Plan) -> PlanReport:
             PlannedStep(step.specialist, step.prompt, step.after, step.alternatives)
             for step in plan.steps
         ),
+        fit=UNSET if plan.fit is None else round(plan.fit, 4),
+        chain=UNSET if plan.chain is None else round(plan.chain, 4),
     )
 
 

@@ -27,6 +27,7 @@ from node.gateway.models import ModelRoutes
 from node.gateway.page import PageRoutes
 from node.gateway.ports import AnswerSource
 from node.gateway.requests import RequestReader
+from node.gateway.routing import RouteRoutes
 from node.gateway.running import Running
 from node.gateway.swarms import SwarmRoutes
 from node.state import NodeView
@@ -66,6 +67,7 @@ class Gateway:
                 + CompletionRoutes(reader, sender).routes()
                 + ModelRoutes(view, int(clock.now())).routes()
                 + AdminRoutes(view, config.route).routes()
+                + RouteRoutes(reader, answers, clock).routes()
                 + AdapterRoutes(view).routes()
                 + SwarmRoutes(view).routes()
                 + JoinRoutes(view).routes()

@@ -288,6 +288,7 @@ def test_a_prompt_from_a_pipe(served: Served, tmp_path: Path) -> None:
         (["peers"], "alder"),
         (["ls"], "base"),
         (["stats"], "SPECIALIST"),
+        (["route", "why?", "--plan", "single"], "first: "),
         (["ping", "bob"], "median 1.00"),
         (["swarm", "ls"], "public"),
         (["swarm", "info"], "public (open), current"),

@@ -45,11 +45,13 @@ def test_the_best_card_answers_and_the_others_stand_by() -> None:
     assert plan.kind == "one"
     assert plan.steps == (Step(LAW, alternatives=(MATHS, CODE)),)
     assert plan.margin == pytest.approx(0.5)
+    assert (plan.fit, plan.chain) == (0.9, 0.0)
 
 
 def test_the_base_answers_what_nobody_fits() -> None:
     assert verdict(scored(0.9, 0.1, fit=0.02), BASE).steps == (Step(BASE),)
-    assert verdict(scored(), BASE).kind == "base"
+    nothing = verdict(scored(), BASE)
+    assert (nothing.kind, nothing.fit, nothing.chain) == ("base", None, None)
     alone = verdict(scored(0.9, 0.1, fit=0.02), None)
     assert alone.kind == "one"
     assert "No plain base" in alone.why

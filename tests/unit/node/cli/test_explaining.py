@@ -1,5 +1,7 @@
 """Plans, steps and sums as lines for people."""
 
+from msgspec.structs import replace
+
 from node.cli.answering import (
     Activity,
     Evidence,
@@ -11,6 +13,7 @@ from node.cli.answering import (
     StepReport,
 )
 from node.cli.explaining import plan_lines, report_lines
+from node.cli.route import RouteReport, route_lines
 from node.cli.stats import summary
 from node.gateway.fake import FixedView
 
@@ -35,6 +38,20 @@ def test_a_plan_with_its_scores() -> None:
     assert len(second) < 120
     assert scores.startswith("scores: medicine 0.600, law 0.400, ")
     assert scores.endswith(" and 2 more")
+
+
+def test_probabilities_are_told_where_a_head_judged() -> None:
+    *_, last = plan_lines(replace(PLAN, fit=0.987, chain=0.25))
+    assert last == "probabilities: any specialist fits 0.99, parts for several 0.25"
+
+
+def test_what_would_be_asked_and_who_would_begin() -> None:
+    report = RouteReport(1, "medicine", "P1", "P2", "why", 0.0123, PLAN)
+    *plan, first, took = route_lines(report)
+    assert plan == plan_lines(PLAN)
+    assert (first, took) == ("first: medicine at P1, else P2", "decided in 12 ms")
+    bare = RouteReport(1, "smollm2", "P1", None, "It was named.", 0.0)
+    assert route_lines(bare)[:2] == ["It was named.", "first: smollm2 at P1"]
 
 
 def test_a_plan_of_one_step_without_scores() -> None:

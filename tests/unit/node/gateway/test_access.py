@@ -99,8 +99,9 @@ async def test_without_a_key_only_monitors_and_the_page_are_served(
                 assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
                 assert response.headers["x-request-id"]
-    async with closed.post("/v1/chat/completions", json=CHAT) as response:
-        assert response.status == 401
+    for path in ("/v1/chat/completions", "/api/v1/route"):
+        async with closed.post(path, json=CHAT) as response:
+            assert response.status == 401, path
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
@@ -141,7 +142,7 @@ async def test_the_owners_verbs_need_the_token(method: str, path: str, body: obj
 
 async def test_every_route_of_the_admin_side_is_known_to_be_open_or_closed() -> None:
     """A new verb without a check fails here."""
-    names = ("state", "peers", "models", "cards", "readers", "stats")
+    names = ("state", "peers", "models", "cards", "readers", "stats", "route")
     readable = {f"/api/v1/{name}" for name in names}
     checked = {path.replace("/public/", "/{name}/") for _, path, _ in VERBS}
     async with open_trial(SPEECH) as trial:
