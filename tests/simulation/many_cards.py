@@ -1,7 +1,7 @@
 """Thousands of cards in a tree of domains on the memory network, and a peer that keeps a few.
 
 Domains have three levels; prompts, cards and names of domains lie near to the direction of their
-leaf, which lies near to that of the level above.
+leaf, which lies near to that of the level above. To be run in virtual time: the pauses are.
 """
 
 import asyncio
