@@ -22,18 +22,21 @@ from node.training.score import Scores, score
 
 LONGEST = 768
 """Tokens of an example, prompt included, in training and in scoring."""
-_ANSWER_MAX = 300
 _TOGETHER = 700
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """`digest` names the base's files. `is_captured` says that training steps become graphs."""
+    """`digest` names the base's files. `is_captured` says that training steps become graphs.
+
+    Answers that are asked for end after `answer_max` tokens.
+    """
 
     base: FrozenBase
     form: ChatFormat
     digest: str
     is_captured: bool
+    answer_max: int = 300
 
     def trainer(self, shape: AdapterShape) -> Trainer:
         """For adapters of one shape."""
@@ -78,7 +81,7 @@ class Bench:
         *,
         activated: bool = False,
     ) -> list[str]:
-        """Greedy answers to the prompts of `examples`, cut after a few hundred tokens."""
+        """Greedy answers to the prompts of `examples`."""
         found: list[str] = []
         for at in range(0, len(examples), _TOGETHER):
             rows = self.form.rows(examples[at : at + _TOGETHER], LONGEST)
@@ -87,7 +90,7 @@ class Bench:
                 adapter,
                 rows,
                 end=self.form.end,
-                longest=_ANSWER_MAX,
+                longest=self.answer_max,
                 activated=activated,
             )
             found += [self.form.decode(one) for one in ids]

@@ -59,7 +59,9 @@ def test_a_recipe_makes_a_specialist(
 class Silent(Bench):
     """Its context is too short for questions to the planning model."""
 
-    def answers(self, _adapter: object, examples: Sequence[Example], **_more: bool) -> list[str]:
+    def answers(  # type: ignore[override]
+        self, _adapter: object, examples: Sequence[Example], **_more: bool
+    ) -> list[str]:
         return ["" for _ in examples]
 
 
