@@ -14,6 +14,7 @@ adapters in tar files of three, and `items-LABEL.npz`, each at once when it is t
 import argparse
 import fcntl
 import json
+import sys
 import tarfile
 import time
 import traceback
@@ -238,6 +239,7 @@ def main(given: Sequence[str] | None = None) -> int:
     def is_over() -> bool:
         return bool(time.monotonic() - start > arguments.deadline)
 
+    sys.setswitchinterval(5e-4)  # rows are made in a thread: steps must not wait long for it
     bench = open_bench(arguments.model, "cuda" if torch.cuda.is_available() else "cpu")
     if arguments.quick:
         bench = replace(bench, answer_max=4)
