@@ -60,7 +60,11 @@ def plan_shares(
     return {
         group: {
             "rows": float(len(members)),
-            **dict(zip(MEASURES, np.mean([astuple(one) for one in members], axis=0), strict=True)),
+            **dict(zip(MEASURES, _means(members), strict=True)),
         }
         for group, members in sorted(groups.items())
     }
+
+
+def _means(members: Sequence[Judged]) -> list[float]:
+    return [float(share) for share in np.mean([astuple(one) for one in members], axis=0)]

@@ -120,6 +120,7 @@ def test_the_planning_model_is_judged(tmp_path: Path, bench: Bench) -> None:
     assert made.plans is not None
     assert made.plans["all"]["rows"] == 2
     assert made.plans["all"]["whole"] == 0
+    assert tomllib.loads((tmp_path / "planner" / "card.toml").read_text())["scores"]
     perfect = plan_shares(made_up.test, [one.answer for one in made_up.test])
     assert all(perfect["all"][measure] == 1 for measure in MEASURES)
     turned = [
