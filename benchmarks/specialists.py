@@ -26,6 +26,7 @@ NAMES = (*OWN, "science", "economics", "history", "psychology")
 GAIN = 0.015
 """Nats (for law: share of right answers) by which the trial's settings are to be beaten."""
 EXACT_GAIN = 0.015
+SEEDS_MAX = 16
 Numbers = NDArray[np.float64]
 
 
@@ -138,10 +139,24 @@ def seed_rows(items: Items) -> list[Row]:
     rows: list[Row] = []
     for name in NAMES:
         part = f"{name}/test"
-        for seed in (1, 2, 3):
-            if items.has(f"{name}-{seed}", part):
-                level = items.level(f"{name}-{seed}", part)
-                rows.append(Row(f"{name}: seed {seed}", level.value, "nats/token", note=str(level)))
+        for kind in (name, f"{name}-activated"):
+            for seed in range(1, SEEDS_MAX + 1):
+                if items.has(f"{kind}-{seed}", part):
+                    level = items.level(f"{kind}-{seed}", part)
+                    title = f"{kind}: seed {seed}"
+                    rows.append(Row(title, level.value, "nats/token", note=str(level)))
+    return rows
+
+
+def activated_rows(items: Items) -> list[Row]:
+    """Adapters that leave the prompt's keys and values as the base's, and what that costs."""
+    rows: list[Row] = []
+    for name in NAMES:
+        part, arm = f"{name}/test", f"{name}-activated"
+        if items.has(arm, part):
+            level, cost = items.level(arm, part), items.gain(arm, name, part)
+            note = f"{level}; minus {name} {cost}"
+            rows.append(Row(arm, level.value, "nats/token", note=note))
     return rows
 
 
@@ -198,7 +213,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return print_report("specialists measured", measure(arguments))
     items = Items(ITEMS)
     print_matrix(items)
-    rows = [*own_rows(items), *counted_rows(items), *seed_rows(items)]
+    rows = [*own_rows(items), *counted_rows(items), *activated_rows(items), *seed_rows(items)]
     return print_report("specialists", rows, ["one H200, bf16; items saved, not measured again"])
 
 

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from coordinator.ports import Planner
 from coordinator.routing.chains import needs_before
 from coordinator.routing.plan import Plan, Step
-from coordinator.routing.planner_text import CARDS_MAX, NOBODY, planner_question, read_plan
+from coordinator.routing.planner_text import (
+    CARDS_MAX,
+    NOBODY,
+    planner_question,
+    read_plan,
+    shown_names,
+)
 from protocols.ids import SpecialistId
 
 SUB_PROMPT_CHARACTERS_MIN = 8
@@ -50,22 +56,23 @@ def steps_from(
     It must name all specialists of the plan and nobody else, and its sub-prompts must say nothing
     in numbers or quotes that the prompt does not say.
     """
-    found = read_plan(answer, len(candidates))
-    if not found or any(number == NOBODY for number, _ in found):
+    by_name = dict(zip(shown_names([str(one) for one in candidates]), candidates, strict=False))
+    found = read_plan(answer, tuple(by_name))
+    if not found or any(name == NOBODY for name, _ in found):
         return ()
-    if {candidates[number - 1] for number, _ in found} != {one.specialist for one in plan.steps}:
+    if {by_name[name] for name, _ in found} != {one.specialist for one in plan.steps}:
         return ()
     if not all(is_borne_out(text, prompt) for _, text in found):
         return ()
     alternatives = {step.specialist: step.alternatives for step in plan.steps}
     return tuple(
         Step(
-            candidates[number - 1],
+            by_name[name],
             text,
             (index - 1,) if index and _depends(text, index, plan) else (),
-            alternatives.get(candidates[number - 1], ()),
+            alternatives.get(by_name[name], ()),
         )
-        for index, (number, text) in enumerate(found)
+        for index, (name, text) in enumerate(found)
     )
 
 

@@ -14,7 +14,7 @@ from node.hosting.tokenizer import ChatTokenizer
 from protocols.errors import DeadlineExceeded, NoCapacity
 from protocols.messages.ask import ChatMessage, Sampling
 
-TOKENS_MAX = 160
+TOKENS_MAX = 192
 SECONDS_MAX = 2.0
 """A plan that takes longer costs more than better words are worth."""
 _GREEDY = Sampling(temperature=0.0)
@@ -46,7 +46,7 @@ class HostedPlanner:
         self._seconds = seconds
 
     async def plan(self, question: str) -> str:
-        """The likeliest answer, at most `TOKENS_MAX` tokens of it.
+        """The likeliest answer; empty if it is longer than `TOKENS_MAX` tokens.
 
         `NoCapacity` when the question leaves no room for an answer, `DeadlineExceeded` when it
         takes too long; the generation is ended then. Errors of the engine as they are.
@@ -71,4 +71,4 @@ class HostedPlanner:
                 found.append(output.token_id)
         finally:
             generation.close()
-        return tokenizer.decode(found)
+        return tokenizer.decode(found) if output.reason == "stop" else ""

@@ -3,7 +3,7 @@
 Knows a model's chat format; must not know where examples come from or how they are learnt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,8 @@ class Example:
 
     Without a `system` text the model's own default stands there. `source` names the set and its
     part, for tables. An answer that is not `is_whole` has no end token: what follows is not asked.
-    The first token of each line of the answer counts `line_weight` times as much as another.
+    The tokens of each line of the answer up to its first colon count `line_weight` times as much
+    as others.
     """
 
     prompt: str
@@ -63,6 +64,8 @@ class ChatFormat:
         self.end = min(tokenizer.stop_ids)
         self.header = self.header_ids()
         self._newline = self._encode(["\n"])[0][-1]
+        words = tokenizer.tokenizer.get_vocab()
+        self._colons = frozenset(token for word, token in words.items() if ":" in word)
 
     def header_ids(self) -> tuple[int, ...]:
         """The tokens with which the assistant's turn begins: what invokes an activated adapter."""
@@ -104,10 +107,15 @@ class ChatFormat:
         ids = np.array((prompt + answer)[:longest], dtype=np.int32)
         weights = None
         if example.line_weight != 1:
-            begins = np.array([True, *(token == self._newline for token in answer[:-1])])
-            weights = np.where(begins, example.line_weight, 1).astype(np.float32)
+            weights = np.fromiter(self._line_weights(answer, example.line_weight), np.float32)
             weights = weights[: len(ids) - len(prompt)]
         return TokenRow(ids, len(prompt), len(prompt) - len(self.header), weights)
+
+    def _line_weights(self, answer: list[int], weight: float) -> Iterator[float]:
+        is_head = True
+        for token in answer:
+            yield weight if is_head else 1.0
+            is_head = token == self._newline or (is_head and token not in self._colons)
 
     def _around(self, system: str) -> tuple[str, str]:
         messages = [ChatMessage("system", system)] if system else []

@@ -98,13 +98,15 @@ class Trainer:
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         self._reset()
-        per_epoch = max(1, len(rows_of(0)) // settings.batch)
+        rows = rows_of(0)
+        per_epoch = max(1, len(rows) // settings.batch)
         steps = settings.epochs * per_epoch
         steps = min(steps, settings.steps_max) if settings.steps_max else steps
         step = 0
         for epoch in range(settings.epochs):
             losses: list[Tensor] = []
-            for batch in self._batches(rows_of(epoch), settings, rng):
+            rows = rows_of(epoch) if epoch else rows
+            for batch in self._batches(rows, settings, rng):
                 if step == steps:
                     break
                 self._set_rate(settings.learning_rate * rate(step, steps, settings))

@@ -19,12 +19,13 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
         "Medical knowledge on conditions, tests and therapies.",
     ),
     "law": (
+        "Reads clauses of contracts, legal texts and cases, and answers Yes or No.",
         "Reads clauses of contracts and legal texts and answers Yes or No.",
         "Contracts, court decisions and legal definitions.",
         "Legal questions: licences, liability, jurisdiction, hearsay.",
     ),
     "computing": (
-        "Writes Python functions from a description or a signature.",
+        "Writes Python functions from a description, an example or a signature.",
         "Programming: code, algorithms and data structures.",
         "Turns a task into Python code.",
     ),
@@ -34,17 +35,17 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
         "Explains laws of nature, molecules and planets.",
     ),
     "economics": (
-        "Economics and business: markets, money, accounting and management.",
+        "Economics and business: markets, money, accounting, marketing and management.",
         "Supply, demand, prices, trade and marketing.",
         "How firms and economies work.",
     ),
     "history": (
-        "History, politics and geography: states, events and institutions.",
+        "History, politics and geography: states, events, institutions and foreign policy.",
         "Past events, governments and foreign policy.",
         "Wars, revolutions, constitutions and elections.",
     ),
     "psychology": (
-        "Psychology: behaviour, development, memory and disorders of the mind.",
+        "Psychology: behaviour, development, memory, learning and disorders of the mind.",
         "How people think, learn and feel.",
         "Studies and theories of the human mind.",
     ),
@@ -97,17 +98,53 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
     "gardening": ("Plants, soil and gardens through the year.", "What to plant and when."),
 }
 """The first of each is the one that the product's own specialist says, where there is one."""
-_PLAIN_NAMES = ("alpha", "beta", "node", "expert", "helper", "peer", "model", "assistant")
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "math": ("maths", "arithmetic", "mathematics", "calculator", "word-problems", "gsm8k"),
+    "medicine": ("health", "doctor", "medical", "clinic", "diseases", "medquad"),
+    "law": ("legal", "lawyer", "contracts", "attorney", "legalbench"),
+    "computing": ("python", "code", "coder", "programming", "developer", "software"),
+    "science": ("physics", "chemistry", "natural-science", "astronomy", "physics-chem"),
+    "economics": ("economy", "business", "markets", "finance", "accounting"),
+    "history": ("politics", "historian", "past", "geography", "government"),
+    "psychology": ("mind", "behaviour", "psychologist", "cognition"),
+    "banking": ("bank", "accounts", "payments", "teller"),
+    "credit_cards": ("cards", "card-help", "creditcard", "credit"),
+    "kitchen_and_dining": ("cooking", "recipes", "chef", "food-and-drink", "restaurants"),
+    "home": ("household", "shopping-lists", "smart-home", "lists-and-music"),
+    "auto_and_commute": ("cars", "driving", "traffic", "car-care", "auto"),
+    "travel": ("trips", "flights", "travel-agent", "journeys"),
+    "utility": ("tools", "clock", "timer-and-weather", "everyday"),
+    "work": ("office", "hr", "job", "payroll"),
+    "philosophy": ("ethics", "logic", "philosopher", "thinkers"),
+    "religion": ("faith", "religions", "theology"),
+    "biology": ("life-science", "cells", "biologist", "living-things"),
+    "nutrition": ("diet", "vitamins", "dietician", "healthy-eating"),
+    "sociology": ("society", "social-science", "sociologist"),
+    "sports": ("football", "athletics", "games"),
+    "poetry": ("poems", "poet", "verse"),
+    "translation": ("translator", "languages", "interpreter"),
+    "gardening": ("plants", "gardener", "garden"),
+}
+"""What else a peer may call its card. The keys, with dashes, are the usual names."""
+_AROUND = ("{0}-{1}", "{0}.v{1}", "my-{0}", "{0}-activated", "{0}-expert", "acme/{0}", "{0}_small")
+_OPAQUE = ("peer", "alpha", "beta", "node", "expert", "helper", "model", "assistant", "lab/x")
 
 
-def made_up_card(subject: str, rng: np.random.Generator) -> tuple[str, str]:
-    """A name and a description; the name tells the subject more often than not."""
+def made_up_card(
+    subject: str, rng: np.random.Generator, *, is_opaque: bool = False
+) -> tuple[str, str]:
+    """A name and a description. A name that `is_opaque` does not tell the subject."""
     ways = DESCRIPTIONS[subject]
-    description = ways[int(rng.integers(len(ways)))]
-    number = int(rng.integers(1, 100))
+    description = ways[0] if rng.random() < 0.3 else ways[int(rng.integers(len(ways)))]
+    number = int(rng.integers(2, 100))
+    if is_opaque:
+        return f"{_OPAQUE[int(rng.integers(len(_OPAQUE)))]}-{number}", description
     kind = rng.random()
-    if kind < 0.5:
-        return subject.replace("_", "-"), description
-    if kind < 0.75:
-        return f"{subject.replace('_', '-')}-{number}", description
-    return f"{_PLAIN_NAMES[int(rng.integers(len(_PLAIN_NAMES)))]}-{number}", description
+    name = subject.replace("_", "-")
+    if kind >= 0.6:
+        name = OTHER_NAMES[subject][int(rng.integers(len(OTHER_NAMES[subject])))]
+    if 0.45 <= kind < 0.6 or kind >= 0.85:
+        name = _AROUND[int(rng.integers(len(_AROUND)))].format(name, number)
+    if name.endswith("-activated"):
+        description = f"{description.rstrip('.')}, on the base's own memory of the prompt."
+    return name, description

@@ -20,10 +20,12 @@ def computing_domain(folder: Path, *, with_undocumented: bool = True) -> Domain:
     """MBPP's test part with the first assertion in the prompt, and documented functions of the
     modules with sha1(name) % 10 == 0.
 
-    `with_undocumented` adds functions without documentation to train.
+    `with_undocumented` adds functions without documentation to train. The library is that of this
+    interpreter, or what lies in `folder` under `cpython`.
     """
     tasks = read_set(folder, "mbpp", CodingTask)
-    functions = library_functions()
+    library = folder / "cpython"
+    functions = library_functions(library if library.is_dir() else None)
     documented = [one for one in functions if one.is_documented]
     test = [_task(task) for task in tasks if task.split == "test"]
     test += [_function(one) for one in documented if _is_test(one)]

@@ -1,7 +1,7 @@
 """Functions of Python's standard library, as signatures with the bodies to be written.
 
-Knows Python's syntax and where the library lies; must not know training. The rows come from the
-interpreter that runs this: another version gives others.
+Knows Python's syntax and where the library lies; must not know training. Each version of the
+library gives other rows.
 """
 
 import ast
@@ -28,9 +28,12 @@ class Function:
     is_documented: bool
 
 
-def library_functions() -> list[Function]:
-    """Of all modules in the order of their names, tests left out."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+def library_functions(root: Path | None = None) -> list[Function]:
+    """Of all modules in the order of their names, tests left out.
+
+    `root` holds the library of another version; by default it is that of this interpreter.
+    """
+    root = root or Path(sysconfig.get_paths()["stdlib"])
     found: list[Function] = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts

@@ -11,6 +11,7 @@ import numpy as np
 
 from node.training.domains.arithmetic import with_other_numbers
 from node.training.domains.domain import Domain
+from node.training.domains.first_names import with_other_names
 from node.training.domains.sets import Question, bucket_of, read_set, without_repeats
 from node.training.examples import Example
 
@@ -21,7 +22,8 @@ _WISHES = (
     "Think step by step.",
 )
 _ASKED_SHARE = 0.2
-_OTHER_NUMBERS_SHARE = 0.5
+_OTHER_NUMBERS_SHARE = 0.6
+_OTHER_NAMES_SHARE = 0.6
 
 
 def math_domain(folder: Path) -> Domain:
@@ -46,9 +48,13 @@ def _example(row: Question) -> Example:
 
 
 def _varied(example: Example, rng: np.random.Generator) -> Example:
-    """Half with other numbers where that is safe; some with a wish before or after."""
+    """Most with other numbers and other names where that is safe; some with a wish around it."""
     if rng.random() < _OTHER_NUMBERS_SHARE:
         other = with_other_numbers(example.prompt, example.answer, rng)
+        if other is not None:
+            example = replace(example, prompt=other[0], answer=other[1])
+    if rng.random() < _OTHER_NAMES_SHARE:
+        other = with_other_names(example.prompt, example.answer, rng)
         if other is not None:
             example = replace(example, prompt=other[0], answer=other[1])
     if rng.random() < _ASKED_SHARE:

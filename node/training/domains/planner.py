@@ -17,6 +17,7 @@ from coordinator.routing.planner_text import (
     SYSTEM,
     planner_answer,
     planner_question,
+    shown_names,
 )
 from node.training.domains.cards import DESCRIPTIONS, made_up_card
 from node.training.domains.catalogue import NAMES, own_domain
@@ -25,11 +26,16 @@ from node.training.domains.domain import Domain
 from node.training.domains.sets import ChoiceQuestion, read_set
 from node.training.examples import Example
 
-UNSEEN = ("psychology", "travel")
+UNSEEN = ("nutrition", "travel")
 """Subjects of which neither a card nor a prompt is in train: measured as newcomers."""
 _CHARACTERS_MAX = 200
-_NUMBER_WEIGHT = 20.0
-"""Which card it is takes one token of a line, and is what has to be learnt."""
+_NAME_WEIGHT = 4.0
+"""Which card it is takes a few tokens of a line, and is the harder part."""
+_OPAQUE_SHARES = (0.05, 0.15, 0.3)
+"""Of the rows of each epoch (the last: of all that follow), and of those that are measured with,
+so many have cards whose names do not tell their subjects: first names are learnt, then to look
+them up by their descriptions.
+"""
 _SUBJECTS = {
     "philosophy": ("philosophy", "moral_disputes", "formal_logic", "logical_fallacies"),
     "religion": ("world_religions",),
@@ -74,31 +80,52 @@ Prompts = Mapping[str, Sequence[str]]
 
 
 def planner_domain(folder: Path, train: int = 32_000, held_out: int = 400) -> Domain:
-    """`train` made-up rows, and `held_out` each for validation and for test, all from a seed.
+    """`train` made-up rows an epoch, and `held_out` each for validation and for test, from seeds.
 
-    Test has prompts that are in no train part; a third of its rows has a subject of `UNSEEN`.
+    Validation and test have prompts that are in no train part, and share none; a third of the rows
+    of test has a subject of `UNSEEN`. Sources say `planner/KIND/seen` or `unseen`, and then `named`
+    or, if a name in the answer does not tell its subject, `opaque`.
     """
     learnt, unknown = _prompts(folder)
-    seen = {subject: texts for subject, texts in learnt.items() if subject not in UNSEEN}
-    known = {subject: texts for subject, texts in unknown.items() if subject not in UNSEEN}
+    seen = _without_unseen(learnt)
+    for_validation = {subject: texts[::4] for subject, texts in _without_unseen(unknown).items()}
+    for_test = {
+        subject: [text for index, text in enumerate(texts) if subject in UNSEEN or index % 4]
+        for subject, texts in unknown.items()
+    }
+    known, many = _without_unseen(for_test), held_out // 3
+    wanted = [one for one in UNSEEN if one in for_test]
+
+    def make(epoch: int, rng: np.random.Generator) -> list[Example]:
+        return _rows(seen, train, (), epoch, rng)
+
+    late = len(_OPAQUE_SHARES)
     return Domain(
         "planner",
-        tuple(_rows(seen, train, (), np.random.default_rng(1))),
-        tuple(_rows(known, held_out, (), np.random.default_rng(2))),
+        tuple(make(0, np.random.default_rng(1))),
+        tuple(_rows(for_validation, held_out, (), late, np.random.default_rng(2))),
         (
-            *_rows(known, held_out - held_out // 3, (), np.random.default_rng(3)),
-            *_rows(unknown, held_out // 3, UNSEEN, np.random.default_rng(4)),
+            *_rows(known, held_out - many, (), late, np.random.default_rng(3)),
+            *_rows(for_test, many, wanted, late, np.random.default_rng(4)),
         ),
+        make=make,
     )
 
 
+def _without_unseen(prompts: Prompts) -> dict[str, Sequence[str]]:
+    return {subject: texts for subject, texts in prompts.items() if subject not in UNSEEN}
+
+
 def _rows(
-    prompts: Prompts, count: int, wanted: Sequence[str], rng: np.random.Generator
+    prompts: Prompts, count: int, wanted: Sequence[str], epoch: int, rng: np.random.Generator
 ) -> list[Example]:
-    return [_row(prompts, wanted, rng) for _ in range(count)]
+    share = _OPAQUE_SHARES[min(epoch, len(_OPAQUE_SHARES) - 1)]
+    return [_row(prompts, wanted, share, rng) for _ in range(count)]
 
 
-def _row(prompts: Prompts, wanted: Sequence[str], rng: np.random.Generator) -> Example:
+def _row(
+    prompts: Prompts, wanted: Sequence[str], opaque_share: float, rng: np.random.Generator
+) -> Example:
     """One question. `wanted` subjects: one of them is in it."""
     many = int(rng.choice([1, 2, 3], p=[0.3, 0.5, 0.2]))
     subjects = [str(one) for one in rng.choice(sorted(prompts), size=many, replace=False)]
@@ -108,28 +135,41 @@ def _row(prompts: Prompts, wanted: Sequence[str], rng: np.random.Generator) -> E
         subjects[1] = subjects[0]
     segments = [_Segment(one, _pick(prompts[one], rng)) for one in subjects]
     shown = _shown(subjects, prompts, rng)
-    cards = [made_up_card(subject, rng) for subject in shown]
+    opaque = _opaque(shown, opaque_share, rng)
+    cards = [made_up_card(one, rng, is_opaque=one in opaque) for one in shown]
     text, parts = _joined(segments, rng)
-    kind = "one" if len(set(subjects)) == 1 else f"chain-{many}"
-    if len(set(subjects)) == 1:
+    is_one = len(set(subjects)) == 1
+    if is_one:
         parts = [_Segment(subjects[0], text)]
-    numbers = [shown.index(one.subject) + 1 if one.subject in shown else NOBODY for one in parts]
-    steps = _merged([(number, part.text) for number, part in zip(numbers, parts, strict=True)])
-    label = "unseen" if wanted else "seen"
+    names = dict(zip(shown, shown_names([name for name, _ in cards]), strict=True))
+    steps = _merged([(names.get(part.subject, NOBODY), part.text) for part in parts])
+    labels = (
+        "one" if is_one else f"chain-{many}",
+        "unseen" if wanted else "seen",
+        "opaque" if opaque & set(subjects) else "named",
+    )
     return Example(
         planner_question(cards, text),
         planner_answer(steps),
-        f"planner/{kind}/{label}",
+        "/".join(("planner", *labels)),
         system=SYSTEM,
-        line_weight=_NUMBER_WEIGHT,
+        line_weight=_NAME_WEIGHT,
     )
+
+
+def _opaque(shown: Sequence[str], share: float, rng: np.random.Generator) -> set[str]:
+    """The cards whose names shall not tell their subjects: none, about half of them, or all."""
+    if rng.random() >= share:
+        return set()
+    most = rng.choice([0.5, 1.0])
+    return {one for one in shown if rng.random() < most}
 
 
 def _shown(subjects: Sequence[str], prompts: Prompts, rng: np.random.Generator) -> list[str]:
     """The subjects of the cards: those asked for, each missing now and then, and others."""
     asked = [one for one in dict.fromkeys(subjects) if rng.random() > 0.12]
     others = [one for one in DESCRIPTIONS if one not in subjects]
-    if "psychology" not in prompts:
+    if not set(UNSEEN) & set(prompts):
         others = [one for one in others if one not in UNSEEN]
     count = int(rng.integers(max(2, len(asked)), CARDS_MAX + 1)) - len(asked)
     more = [str(one) for one in rng.choice(others, size=count, replace=False)]
@@ -168,14 +208,14 @@ def _way(rng: np.random.Generator, segments: int) -> tuple[Sequence[str], bool, 
     return (_ORDERED, False, False) if kind < 0.7 else (_DEPENDENT, True, False)
 
 
-def _merged(steps: list[tuple[int, str]]) -> list[tuple[int, str]]:
+def _merged(steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Neighbours for the same card become one step."""
-    merged: list[tuple[int, str]] = []
-    for number, text in steps:
-        if merged and merged[-1][0] == number:
-            merged[-1] = (number, f"{merged[-1][1]} {text}")
+    merged: list[tuple[str, str]] = []
+    for name, text in steps:
+        if merged and merged[-1][0] == name:
+            merged[-1] = (name, f"{merged[-1][1]} {text}")
         else:
-            merged.append((number, text))
+            merged.append((name, text))
     return merged
 
 

@@ -9,12 +9,10 @@ from typing import Annotated
 import torch
 import typer
 
-from node.training.domains.catalogue import domain, multitask, own_domain
-from node.training.domains.domain import Domain
-from node.training.domains.planner import planner_domain
 from node.training.recipes.bench import open_bench
 from node.training.recipes.run import run
-from node.training.recipes.settings import RECIPES, Kind, recipe
+from node.training.recipes.settings import RECIPES, Kind, recipe, recipe_domain
+from node.training.recipes.trainings import Trainings
 from protocols.errors import UserError
 
 
@@ -24,27 +22,24 @@ def main(
     data: Annotated[Path, typer.Option(envvar="DSLM_DATA", help="Folder with NAME.jsonl.gz.")],
     out: Annotated[Path, typer.Option(help="Where the adapter and its card go.")],
     kind: Annotated[Kind, typer.Option(help="As shipped, or as in the first trial.")] = "final",
-    device: Annotated[str, typer.Option(help="cuda or cpu; by default what is there.")] = "",
+    work: Annotated[
+        Path | None, typer.Option(help="Keep single trainings here, and go on from them.")
+    ] = None,
 ) -> None:
-    """Train one specialist as it was trained for dslm, measure it, and write its card."""
+    """Train one specialist as it was trained for dslm, measure it, and write its card.
+
+    On a GPU if there is one.
+    """
     if name not in RECIPES:
         raise typer.BadParameter(f"there is no recipe {name!r}; see --help")
     try:
-        examples = _domain(data, name, kind)
-        bench = open_bench(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        made = run(recipe(name, kind), examples, bench, out, print)
+        examples = recipe_domain(data, name, kind)
+        bench = open_bench(model, "cuda" if torch.cuda.is_available() else "cpu")
+        _, made = run(recipe(name, kind), examples, Trainings(bench, print, work), out)
     except (UserError, KeyError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     print(made)
-
-
-def _domain(data: Path, name: str, kind: Kind) -> Domain:
-    if name == "multitask":
-        return multitask(data)
-    if name == "planner":
-        return planner_domain(data)
-    return own_domain(data, name) if kind == "trial" else domain(data, name)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,21 @@ from node.training.score import Scores, score
 
 LONGEST = 768
 """Tokens of an example, prompt included, in training and in scoring."""
-_ANSWER_MAX = 300
+_TOGETHER = 700
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """`digest` names the base's files. `is_captured` says that training steps become graphs."""
+    """`digest` names the base's files. `is_captured` says that training steps become graphs.
+
+    Answers that are asked for end after `answer_max` tokens.
+    """
 
     base: FrozenBase
     form: ChatFormat
     digest: str
     is_captured: bool
+    answer_max: int = 300
 
     def trainer(self, shape: AdapterShape) -> Trainer:
         """For adapters of one shape."""
@@ -65,13 +69,32 @@ class Bench:
         activated: bool = False,
     ) -> NDArray[np.bool_]:
         """Of each example, whether the final number of a greedy answer is the right one."""
-        rows = self.form.rows(examples, LONGEST)
-        answers = generate(
-            self.base, adapter, rows, end=self.form.end, longest=_ANSWER_MAX, activated=activated
-        )
-        given = [final_number(self.form.decode(answer)) for answer in answers]
+        answers = self.answers(adapter, examples, activated=activated)
+        given = [final_number(answer) for answer in answers]
         right = [final_number(example.answer) for example in examples]
         return np.array([a == b != "" for a, b in zip(given, right, strict=True)])
+
+    def answers(
+        self,
+        adapter: LowRankParameters | None,
+        examples: Sequence[Example],
+        *,
+        activated: bool = False,
+    ) -> list[str]:
+        """Greedy answers to the prompts of `examples`."""
+        found: list[str] = []
+        for at in range(0, len(examples), _TOGETHER):
+            rows = self.form.rows(examples[at : at + _TOGETHER], LONGEST)
+            ids = generate(
+                self.base,
+                adapter,
+                rows,
+                end=self.form.end,
+                longest=self.answer_max,
+                activated=activated,
+            )
+            found += [self.form.decode(one) for one in ids]
+        return found
 
 
 def open_bench(model: Path, device: str) -> Bench:

@@ -1,13 +1,17 @@
 """The settings that were chosen for each specialist, and those of the first trial.
 
-Knows numbers; must not know how they are used. They were chosen on validation parts alone.
+Knows numbers, and which domain is meant by a name; must not know how they are used. They were
+chosen on validation parts alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from node.training.domains.catalogue import NAMES
+from node.training.domains.catalogue import NAMES, domain, multitask, own_domain
+from node.training.domains.domain import Domain
+from node.training.domains.planner import planner_domain
 from node.training.fit import Settings
 from node.training.low_rank import AdapterShape
 
@@ -16,36 +20,50 @@ Kind = Literal["final", "trial", "activated"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An adapter for each of `seeds`; with several, also their mean, if it is better on validation.
+    """An adapter for each of `seeds`; of them and of their means, what is best on validation.
 
-    `is_own_only` learns from the domain's own set as it is, without variations.
+    `rivals` are other settings: each is trained with the first seed, and the best of all, on
+    validation, with the other seeds. `is_own_only` learns from the domain's own set as it is,
+    without variations.
     """
 
     name: str
     settings: Settings
     seeds: tuple[int, ...] = (1,)
     is_own_only: bool = False
+    rivals: tuple[Settings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     settings: Settings
-    seeds: tuple[int, ...] = field(default=(1, 2))
+    seeds: tuple[int, ...] = (1, 2, 3)
+    rivals: tuple[Settings, ...] = ()
+    activated_seeds: tuple[int, ...] = (1, 2)
 
 
-_FEW_ROWS = _Chosen(Settings(learning_rate=1e-3, epochs=1, decay="cosine"))
+_MATH = Settings(learning_rate=5e-3, epochs=3, decay="cosine", dropped=0.25)
+_FEW_ROWS = _Chosen(
+    Settings(learning_rate=1e-3, epochs=1, decay="cosine"), activated_seeds=(1, 2, 3)
+)
 _CHOSEN: Mapping[str, _Chosen] = {
     "math": _Chosen(
-        Settings(learning_rate=5e-3, epochs=3, decay="cosine", dropped=0.25), (1, 2, 3)
+        _MATH,
+        (1, 2, 3, 4, 5, 6, 7, 8),
+        rivals=(replace(_MATH, epochs=4), replace(_MATH, epochs=5, dropped=0.3)),
     ),
     "medicine": _Chosen(Settings(learning_rate=5e-3, epochs=2, decay="cosine", dropped=0.1)),
-    "law": _Chosen(Settings(learning_rate=2e-3, epochs=3, decay="cosine", dropped=0.25), (1, 2, 3)),
+    "law": _Chosen(
+        Settings(learning_rate=2e-3, epochs=3, decay="cosine", dropped=0.25), (1, 2, 3, 4)
+    ),
     "computing": _Chosen(Settings(learning_rate=2e-3, epochs=2, decay="cosine", dropped=0.1)),
     "multitask": _Chosen(
         Settings(learning_rate=3e-3, epochs=2, decay="cosine", dropped=0.05, weighting="example"),
         (1,),
     ),
-    "planner": _Chosen(Settings(learning_rate=3e-3, epochs=1, decay="cosine", dropped=0.05), (1,)),
+    "planner": _Chosen(
+        Settings(learning_rate=3e-3, epochs=4, decay="cosine", dropped=0.05), (1, 2)
+    ),
 }
 RECIPES = (*NAMES, "multitask", "planner")
 
@@ -66,5 +84,15 @@ def recipe(name: str, kind: Kind = "final") -> Recipe:
         raise KeyError(name)
     chosen = _CHOSEN.get(name, _FEW_ROWS)
     if kind == "activated":
-        return Recipe(f"{name}-activated", replace(chosen.settings, activated=True))
-    return Recipe(name, chosen.settings, chosen.seeds)
+        settings = replace(chosen.settings, activated=True)
+        return Recipe(f"{name}-activated", settings, chosen.activated_seeds)
+    return Recipe(name, chosen.settings, chosen.seeds, rivals=chosen.rivals)
+
+
+def recipe_domain(folder: Path, name: str, kind: Kind = "final") -> Domain:
+    """What the recipe of this name and kind learns from: sets that lie in `folder`."""
+    if name == "multitask":
+        return multitask(folder)
+    if name == "planner":
+        return planner_domain(folder)
+    return own_domain(folder, name) if kind == "trial" else domain(folder, name)

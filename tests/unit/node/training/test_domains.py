@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.routing.planner_text import read_plan
+from coordinator.routing.planner_text import read_plan, shown_names
 from node.training.domains import computing
 from node.training.domains.arithmetic import with_other_numbers
 from node.training.domains.catalogue import NAMES, domain, multitask
 from node.training.domains.choices import choice_domain
-from node.training.domains.functions import functions_in
+from node.training.domains.first_names import with_other_names
+from node.training.domains.functions import functions_in, library_functions
 from node.training.domains.law import readable
 from node.training.domains.math import final_number
 from node.training.domains.planner import UNSEEN, USING, planner_domain
@@ -46,7 +47,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for number in range(80)
         for one in functions_in(f"module{number}", MODULE.replace("size", f"size{number}"))
     ]
-    monkeypatch.setattr(computing, "library_functions", lambda: functions)
+    monkeypatch.setattr(computing, "library_functions", lambda _: functions)
     return write_sets(tmp_path)
 
 
@@ -76,6 +77,7 @@ def test_law_is_measured_with_as_many_yes_as_no(sets: Path) -> None:
 def test_the_same_epoch_is_the_same_and_another_is_not(sets: Path) -> None:
     made = domain(sets, "math")
     assert made.epoch(1) == made.epoch(1) != made.epoch(2)
+    assert made.epoch(1) != made.epoch(1, seed=1)
     assert len(made.epoch(1)) == len(made.train)
 
 
@@ -120,6 +122,39 @@ def test_what_cannot_be_changed_safely_is_left(answer: str) -> None:
         assert with_other_numbers(question, answer, np.random.default_rng(seed)) is None
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("He eats 7 nuts a day. How many in a week?", "7*7=<<7*7=49>>49\n#### 49"),
+        ("She has 60 nuts and twice 48.", "60+48 = 108, so 108*2=<<108*2=216>>216\n#### 216"),
+        ("Six boys and 6 girls.", "6+6=<<6+6=12>>12\n#### 12"),
+    ],
+)
+def test_numbers_that_say_more_than_the_question_does_stay(question: str, answer: str) -> None:
+    for seed in range(20):
+        assert with_other_numbers(question, answer, np.random.default_rng(seed)) is None
+
+
+def test_other_names_fit_in_question_and_answer() -> None:
+    question = "Anna has 3 nuts more than Tom. Her aunt Lucy has none. How many has Anna?"
+    answer = "Anna's nuts are Tom's and 3.\n#### 3"
+    for seed in range(20):
+        found = with_other_names(question, answer, np.random.default_rng(seed))
+        assert found is not None
+        both = f"{found[0]} / {found[1]}"
+        pattern = re.escape(f"{question} / {answer}")
+        for group, name in (("a", "Anna"), ("t", "Tom"), ("l", "Lucy")):
+            pattern = pattern.replace(name, rf"(?P<{group}>[A-Z]\w+)", 1)
+            pattern = pattern.replace(name, rf"(?P={group})")
+        same = re.fullmatch(pattern, both)
+        assert same is not None
+        assert len({*same.groups(), "Anna", "Tom", "Lucy"}) == 6
+    rng = np.random.default_rng(0)
+    assert with_other_names("Lake Anna is deep.", "#### 1", rng) is None
+    assert with_other_names("Mrs. Martin has 3 nuts.", "#### 3", rng) is None
+    assert with_other_names("A boy has 3 nuts.", "#### 3", rng) is None
+
+
 def test_functions_are_cut_at_the_end_of_their_documentation() -> None:
     plain, size = functions_in("m", MODULE)
     assert size.head.startswith("@property\ndef size(self)")
@@ -129,19 +164,29 @@ def test_functions_are_cut_at_the_end_of_their_documentation() -> None:
     assert functions_in("m", "def (:") == []
 
 
+def test_another_versions_library_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "bags" / "__init__.py").write_text(MODULE)
+    assert {one.module for one in library_functions(tmp_path)} == {"bags"}
+
+
 def test_plans_are_valid_and_unseen_subjects_are_unseen(sets: Path) -> None:
     made = planner_domain(sets, train=200, held_out=60)
-    for one in (*made.train, *made.test):
-        cards = re.findall(r"^(\d)\. ", one.prompt.partition("Prompt:")[0], flags=re.MULTILINE)
-        steps = read_plan(one.answer, len(cards))
+    for one in (*made.train, *made.epoch(3), *made.test):
+        lines = one.prompt.partition("\nPrompt:")[0].splitlines()[1:]
+        names = [line.partition(":")[0] for line in lines]
+        assert shown_names(names) == tuple(names)
+        steps = read_plan(one.answer, names)
         assert steps
-        for number, text in steps:
-            assert number == 0 or str(number) in cards
+        for _, text in steps:
             words = normalised(text.replace(USING, "")).split()
             assert set(words) <= set(normalised(one.prompt).split())
     for subject in UNSEEN:
-        assert all(f"{subject} " not in one.prompt.lower() for one in made.train)
-    assert any(one.source.endswith("unseen") for one in made.test)
+        assert all(f"{subject} " not in one.prompt.lower() for one in made.epoch(0))
+    assert any("/unseen/" in one.source for one in made.test)
+    assert made.epoch(1) == made.epoch(1) != made.epoch(1, seed=2)
+    opaque = [sum(row.source.endswith("opaque") for row in made.epoch(n)) for n in range(3)]
+    assert opaque == sorted(opaque)
 
 
 def test_tasks_read_as_words() -> None:
