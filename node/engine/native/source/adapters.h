@@ -207,7 +207,9 @@ private:
         }
         template <int n, int blocks> void some(int first, int column) const {
             Floats total[n][blocks];
+#pragma GCC unroll 8
             for (auto& one : total)
+#pragma GCC unroll 8
                 for (auto& lanes : one) lanes = zeros();
             const float* x = factors + static_cast<size_t>(first) * stride;
             const uint16_t* at = weights + column;
@@ -218,15 +220,18 @@ private:
 #pragma GCC unroll 8
                 for (int i = 0; i < n; ++i) {
                     const Floats factor = all(x[static_cast<size_t>(i) * stride + r]);
+#pragma GCC unroll 8
                     for (int block = 0; block < blocks; ++block) total[i][block] = fused(numbers[block], factor, total[i][block]);
                 }
             }
-            for (int i = 0; i < n; ++i) {
+            int places[blocks];
+            for (int block = 0; block < blocks; ++block) places[block] = laid.at(column + block * kLanes);
+#pragma GCC unroll 8
+            for (int i = 0; i < n; ++i) {   // unrolled, or the sums would be kept in memory throughout
                 float* to = laid.out + static_cast<size_t>(rows[first + i]) * laid.stride;
-                for (int block = 0; block < blocks; ++block) {
-                    float* place = to + laid.at(column + block * kLanes);
-                    store(place, add(load(place), total[i][block]));
-                }
+#pragma GCC unroll 8
+                for (int block = 0; block < blocks; ++block)
+                    store(to + places[block], add(load(to + places[block]), total[i][block]));
             }
         }
     };

@@ -71,11 +71,14 @@ void score_some(const Heads& heads, const Queries& queries, int first_page, int 
     }
     const uint16_t* numbers = queries.numbers + static_cast<size_t>(start) * heads.dimension;
     for (int i = 0; i < heads.dimension / 2; ++i)
+#pragma GCC unroll 8
         for (int q = 0; q < count; ++q) {   // room for 16 queries is there, whatever their count
             const uint32_t two = pair_at(numbers + static_cast<size_t>(q) * heads.dimension + 2 * i);
             for (int p = 0; p < pages; ++p) sums[p][q] = dot_pairs(sums[p][q], keys[p] + i * 2 * kPage, two);
         }
+#pragma GCC unroll 8
     for (int p = 0; p < pages; ++p)
+#pragma GCC unroll 8
         for (int q = 0; q < count; ++q) store(room.scores[page + p][start + q], sums[p][q]);
 }
 
@@ -116,12 +119,15 @@ void gather_some(const Heads& heads, int first_page, int pages, int column, int 
         const uint16_t* values = heads.values_of(first_page + page) + 2 * column;
         const uint16_t* weights = room.weights[page][start];
         for (int pair = 0; pair < kPage / 2; ++pair, values += 2 * heads.dimension)
+#pragma GCC unroll 8
             for (int q = 0; q < kTogether; ++q) {
                 const uint32_t two = pair_at(weights + q * kPage + 2 * pair);
                 for (int block = 0; block < blocks; ++block) sums[q][block] = dot_pairs(sums[q][block], values + block * 2 * kLanes, two);
             }
     }
+#pragma GCC unroll 8
     for (int q = 0; q < kTogether; ++q)
+#pragma GCC unroll 8
         for (int block = 0; block < blocks; ++block)
             store(room.part.data() + static_cast<size_t>(start + q) * heads.dimension + column + block * kLanes, sums[q][block]);
 }

@@ -58,6 +58,7 @@ template <int bits> struct CodesByLanes {
     template <int rows> void at(int start) const {
         constexpr int kBytes = bits == 4 ? 256 : 512, kStep = panel_bytes(bits, 1);
         Floats total[rows];
+#pragma GCC unroll 8
         for (auto& one : total) one = zeros();
         const Asks<bits> asks(start, rows, count, panel_bytes(bits, in.groups));
         size_t at = in.at(first + start, 0);
@@ -66,6 +67,7 @@ template <int bits> struct CodesByLanes {
             const uint8_t* codes = panel.codes + group * kBytes;
             const int8_t* x = in.codes.data() + at * kGroup;
             Ints sums[rows];
+#pragma GCC unroll 8
             for (int row = 0; row < rows; ++row) sums[row] = bits == 4 ? no_ints() : all_ints(-in.offsets[at + row]);
 #pragma GCC unroll 8
             for (int i = 0; i < kBytes / 64; ++i) {
@@ -87,6 +89,7 @@ template <int bits> struct CodesByLanes {
             for (int row = 0; row < rows; ++row)
                 total[row] = add_group<bits>(total[row], sums[row], in.scales[at + row], in.sums[at + row], scales, minima);
         }
+#pragma GCC unroll 8
         for (int row = 0; row < rows; ++row) store(to.out + static_cast<size_t>(start + row) * to.stride, total[row]);
     }
     static int32_t four_at(const int8_t* place) {
@@ -122,7 +125,9 @@ template <int panels> struct NumbersByLanes {
                 }
             }
         }
+#pragma GCC unroll 8
         for (int panel = 0; panel < panels; ++panel)
+#pragma GCC unroll 8
             for (int row = 0; row < rows; ++row)
                 store(to.out + static_cast<size_t>(start + row) * to.stride + panel * kLanes, total[panel][row]);
     }
