@@ -64,21 +64,23 @@ public:
 #ifdef DSLM_AMX
         if (has_tiles) return reduce_by_tiles(place, in, rank, size);
 #endif
+        constexpr int kTogether = 4;     // lanes; all of A for some of them, for a thread made most of its own lanes' input
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
-            const int runs = static_cast<int>(runs_[s].size());
-            const Range mine = share(runs * product.rank, rank, size);
-            for (int job = mine.start; job < mine.stop;) {
-                const Group& run = runs_[s][job / product.rank];
-                const int row = job % product.rank;
-                const uint16_t* a = product.a + (static_cast<size_t>(run.a) * product.rank + row) * product.into;
-                const Reduce work{a, in, shelf.rows + run.first, reduced(first_lane_[s] + run.first) + row, product.into, width_};
-                const bool are_four = std::min(mine.stop - job, product.rank - row) >= 4;
-                job += are_four ? 4 : 1;
-                if (are_four) work.all<4>(run.count);
-                else work.all<1>(run.count);
-            }
+            int jobs = 0, job = 0;
+            for (const Group& run : runs_[s]) jobs += (run.count + kTogether - 1) / kTogether * product.rank;
+            const Range mine = share(jobs, rank, size);
+            for (const Group& run : runs_[s])
+                for (int lane = 0; lane < run.count; lane += kTogether, job += product.rank) {
+                    const int count = std::min(kTogether, run.count - lane), stop = std::min(product.rank, mine.stop - job);
+                    for (int row = std::max(0, mine.start - job); row < stop;) {
+                        const uint16_t* a = product.a + (static_cast<size_t>(run.a) * product.rank + row) * product.into;
+                        const Reduce work{a, in, shelf.rows + run.first + lane, reduced(first_lane_[s] + run.first + lane) + row, product.into, width_};
+                        if (stop - row >= 4) work.all<4>(count), row += 4;
+                        else work.all<1>(count), row += 1;
+                    }
+                }
         }
     }
     // The columns `mine`, after all threads have reduced.

@@ -58,7 +58,7 @@ struct Job {                     // a tile of queries of one key-value head
 
 struct Room {                    // what a step needs, kept between steps
     std::vector<float> hidden, stacked, more;
-    std::vector<float> wide;         // gates and ups: of adapters [tokens][2 feed_forward], else [threads][tokens][64]
+    std::vector<float> wide;         // gates and ups: [threads][tokens][64 of each pair that goes together]
     std::vector<float> exact;        // what goes into a product, for adapters
     std::vector<uint16_t> queries;   // [kv_heads][tokens][heads of it][dimension]
     std::vector<Job> jobs;
@@ -75,12 +75,13 @@ public:
     Step(const Model& model, const Batch& batch, Team& team, Room& room, bool has_tiles)
         : m(model), b(batch), team(team), r(room), has_tiles(has_tiles),
           group(m.heads / m.kv_heads), width((m.heads + 2 * m.kv_heads) * m.dimension),
-          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch) {
+          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch),
+          together(adapted ? std::max(1, std::min(8, 256 / batch.token_count)) : 1) {
         const size_t tokens = static_cast<size_t>(b.token_count);
         grow(r.hidden, tokens * m.hidden);
         grow(r.stacked, tokens * width);
         grow(r.more, tokens * m.hidden);
-        grow(r.wide, tokens * (adapted ? 2 * m.feed_forward : 2 * kGroup * team.size()));
+        grow(r.wide, tokens * 2 * kGroup * together * team.size());
         grow(r.line, static_cast<size_t>(team.size()) * longest);
         grow(r.queries, (tokens * m.heads + kQueries) * m.dimension);
         list_runs();
@@ -177,21 +178,21 @@ private:
     void feed(int place, const Matrix& matrix, int rank) {
         const Range pairs = share_of(m.feed_forward / kGroup, rank);
         team.meet();
-        if (!adapted) {
-            float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup;
-            for (int pair = pairs.start; pair < pairs.stop; ++pair) {
-                product(matrix, r.narrow_in, r.runs, {part, 2 * kGroup}, {4 * pair, 4 * pair + 4}, has_tiles);
-                gate_pair(pair, {part, 2 * kGroup});
-            }
-            return;
+        if (adapted) {
+            adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
+            team.meet();
         }
-        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
-        panels_of(matrix, r.narrow_in, r.runs, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
-        team.meet();
-        const Laid wide{r.wide.data(), matrix.rows, m.feed_forward};
-        adapted.expand(place, wide, {pairs.start * kGroup, pairs.stop * kGroup});
-        adapted.expand(place, wide, {m.feed_forward + pairs.start * kGroup, m.feed_forward + pairs.stop * kGroup});
-        for (int pair = pairs.start; pair < pairs.stop; ++pair) gate_pair(pair, {r.wide.data() + pair * 2 * kGroup, matrix.rows});
+        float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup * together;
+        for (int pair = pairs.start; pair < pairs.stop; pair += together) {
+            const int stop = std::min(pairs.stop, pair + together), stride = 2 * kGroup * (stop - pair);
+            product(matrix, r.narrow_in, r.runs, {part, stride}, {4 * pair, 4 * stop}, has_tiles);
+            if (adapted) {
+                const Laid wide{part - pair * 2 * kGroup, stride, m.feed_forward};
+                adapted.expand(place, wide, {pair * kGroup, stop * kGroup});
+                adapted.expand(place, wide, {m.feed_forward + pair * kGroup, m.feed_forward + stop * kGroup});
+            }
+            for (int one = pair; one < stop; ++one) gate_pair(one, {part + (one - pair) * 2 * kGroup, stride});
+        }
     }
     void gate_pair(int pair, Place at) {
         for (int t = 0; t < b.token_count; ++t) {
@@ -298,6 +299,7 @@ private:
     const bool has_tiles;
     const int group, width, longest;
     Lowrank adapted;
+    const int together;          // pairs of 32 gates and 32 ups; more with adapters, whose B is read in longer pieces so
 };
 
 struct Worker {
