@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "amx.h"
+#include "errand.h"
 #include "shapes.h"
 #include "simd.h"
 #include "team.h"
@@ -85,6 +86,22 @@ public:
     }
     // The columns `mine`, after all threads have reduced.
     void expand(int place, Laid to, Range mine) const {
+        each_part(place, mine, [&](int s, const Group& group, const Piece& piece, Range part, const uint16_t* weights) {
+            const int width = piece.stop - piece.start;
+            const float* factors = reduced(first_lane_[s] + group.first) + piece.rank_start;
+            in_eights(group.count, Expand{weights - piece.start, factors, b.shelves[s].rows + group.first, to, piece.rank_stop - piece.rank_start, width, width_, part});
+        });
+    }
+    // What `expand` will read of B.
+    void foretell(int place, Range mine, Errand& errand) const {
+        each_part(place, mine, [&](int, const Group&, const Piece& piece, Range part, const uint16_t* weights) {
+            errand.add(weights + part.start - piece.start, (part.stop - part.start) * 2, static_cast<size_t>(piece.stop - piece.start) * 2, piece.rank_stop - piece.rank_start);
+        });
+    }
+
+private:
+    // Calls work(shelf, group, piece, its columns of `mine`, its B) for each group of rows.
+    template <class Work> void each_part(int place, Range mine, const Work& work) const {
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
@@ -92,18 +109,11 @@ public:
                 const Piece& piece = product.pieces[p];
                 const Range part{std::max(mine.start, piece.start), std::min(mine.stop, piece.stop)};
                 if (part.start >= part.stop) continue;
-                const int ranks = piece.rank_stop - piece.rank_start, width = piece.stop - piece.start;
-                for (int g = 0; g < shelf.group_count; ++g) {
-                    const Group& group = shelf.groups[g];
-                    const uint16_t* weights = piece.b + static_cast<size_t>(group.b) * ranks * width - piece.start;
-                    const float* factors = reduced(first_lane_[s] + group.first) + piece.rank_start;
-                    in_eights(group.count, Expand{weights, factors, shelf.rows + group.first, to, ranks, width, width_, part});
-                }
+                const size_t size = static_cast<size_t>(piece.rank_stop - piece.rank_start) * (piece.stop - piece.start);
+                for (int g = 0; g < shelf.group_count; ++g) work(s, shelf.groups[g], piece, part, piece.b + shelf.groups[g].b * size);
             }
         }
     }
-
-private:
 #ifdef DSLM_AMX
     // Sixteen lanes of a run at a time, as bf16 and what that leaves of them, are turned, which suits A as it lies in the shelf.
     void reduce_by_tiles(int place, const float* in, int rank, int size) {

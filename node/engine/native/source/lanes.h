@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "errand.h"
 #include "rows.h"
 #include "shapes.h"
 #include "simd.h"
@@ -55,6 +56,7 @@ template <int bits> struct CodesByLanes {
     const Rows& in;
     int first, count;            // in `in`, the first of a sixteen
     Place to;
+    Errand* errand;              // or none
     template <int rows> void at(int start) const {
         constexpr int kBytes = bits == 4 ? 256 : 512, kStep = panel_bytes(bits, 1);
         Floats total[rows];
@@ -64,6 +66,7 @@ template <int bits> struct CodesByLanes {
         size_t at = in.at(first + start, 0);
         for (int group = 0; group < in.groups; ++group, at += kTile) {
             asks(panel.codes + group * kStep);
+            if (errand) errand->go(2);
             const uint8_t* codes = panel.codes + group * kBytes;
             const int8_t* x = in.codes.data() + at * kGroup;
             Ints sums[rows];
@@ -106,6 +109,7 @@ template <int panels> struct NumbersByLanes {
     const Rows& in;
     int first, count;            // in `in`, the first of a sixteen
     Place to;
+    Errand* errand;              // or none
     template <int rows> void at(int start) const {
         Floats total[panels][rows];
         for (auto& some : total)
@@ -115,6 +119,7 @@ template <int panels> struct NumbersByLanes {
         const Asks<16> asks(start, rows, count, panels * step);
         for (int group = 0; group < in.groups; ++group, x += kTile * kGroup) {
             for (int panel = 0; panel < panels; ++panel) asks(pairs + panel * step);
+            if (errand) errand->go(6);
             for (int column = 0; column < kGroup; column += 2, pairs += 64) {
 #pragma GCC unroll 8
                 for (int row = 0; row < rows; ++row) {

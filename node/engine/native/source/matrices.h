@@ -21,7 +21,7 @@
 namespace dslm {
 
 template <int bits>
-void all_codes(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles) {
+void all_codes(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles, Errand* errand) {
     int index = mine.start;
 #ifdef DSLM_AMX
     const int most = most_of(runs, false);
@@ -33,11 +33,11 @@ void all_codes(const Matrix& matrix, Range mine, const Rows& in, const std::vect
     for (; index < mine.stop; ++index)
         for (const Run& run : runs)
             if (!run.is_bf16)
-                in_blocks(run.count(), CodesByLanes<bits>{Panel(matrix, index), in, run.first, run.count(), {to.out + static_cast<size_t>(run.start) * to.stride + (index - mine.start) * kLanes, to.stride}});
+                in_blocks(run.count(), CodesByLanes<bits>{Panel(matrix, index), in, run.first, run.count(), {to.out + static_cast<size_t>(run.start) * to.stride + (index - mine.start) * kLanes, to.stride}, errand});
 }
 
 // A matrix of 16 bits, or, with tile registers, of 4.
-inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles) {
+inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const std::vector<Run>& runs, Place to, [[maybe_unused]] bool has_tiles, Errand* errand) {
 #ifdef DSLM_AMX
     if (has_tiles) return all_numbers_by_tiles(matrix, mine, in, runs, to);
 #endif
@@ -47,24 +47,24 @@ inline void all_numbers(const Matrix& matrix, Range mine, const Rows& in, const 
         for (const Run& run : runs) {
             const uint8_t* left = Panel(matrix, index).codes;
             const Place place{to.out + static_cast<size_t>(run.start) * to.stride + (index - mine.start) * kLanes, to.stride};
-            if (are_two) in_blocks(run.count(), NumbersByLanes<2>{left, step, in, run.first, run.count(), place});
-            else in_blocks(run.count(), NumbersByLanes<1>{left, step, in, run.first, run.count(), place});
+            if (are_two) in_blocks(run.count(), NumbersByLanes<2>{left, step, in, run.first, run.count(), place, errand});
+            else in_blocks(run.count(), NumbersByLanes<1>{left, step, in, run.first, run.count(), place, errand});
         }
         index += are_two ? 2 : 1;
     }
 }
 
-// to.out[row of the batch * to.stride] and on: the sums of the rows in the panels `mine`.
-inline void product(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, Place to, Range mine, bool has_tiles) {
+// to.out[row of the batch * to.stride] and on: the sums of the rows in the panels `mine`. Lanes run the `errand`, if there is one.
+inline void product(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, Place to, Range mine, bool has_tiles, Errand* errand = nullptr) {
     constexpr int kTogether = 4;     // panels that rows of both kinds pass, one after the other, while they are warm
     const bool have_codes = most_of(runs, false) > 0, have_numbers = most_of(runs, true) > 0;
     const int each = have_codes && have_numbers ? kTogether : std::max(1, mine.stop - mine.start);
     for (int start = mine.start; start < mine.stop; start += each) {
         const Range here{start, std::min(mine.stop, start + each)};
         const Place place{to.out + (start - mine.start) * kLanes, to.stride};
-        if (have_numbers) all_numbers(matrix, here, in, runs, place, has_tiles);
-        if (have_codes && matrix.bits == 4) all_codes<4>(matrix, here, in, runs, place, has_tiles);
-        if (have_codes && matrix.bits == 8) all_codes<8>(matrix, here, in, runs, place, has_tiles);
+        if (have_numbers) all_numbers(matrix, here, in, runs, place, has_tiles, errand);
+        if (have_codes && matrix.bits == 4) all_codes<4>(matrix, here, in, runs, place, has_tiles, errand);
+        if (have_codes && matrix.bits == 8) all_codes<8>(matrix, here, in, runs, place, has_tiles, errand);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "adapters.h"
 #include "amx.h"
 #include "attention.h"
+#include "errand.h"
 #include "matrices.h"
 #include "shapes.h"
 #include "simd.h"
@@ -66,6 +67,7 @@ struct Room {                    // what a step needs, kept between steps
     std::vector<int> run_of;         // each row's
     std::vector<std::unique_ptr<AttentionRoom>> attention;   // of each thread
     std::vector<float> line;         // [threads][longest row]
+    std::vector<Errand> errands;     // of each thread
     Rows narrow_in, seen_in, wide_in;
     std::atomic<int> next_job{0};
 };
@@ -94,6 +96,7 @@ public:
         if (adapted) grow(r.exact, tokens * std::max({m.hidden, m.heads * m.dimension, m.feed_forward}));
         while (static_cast<int>(r.attention.size()) < team.size()) r.attention.push_back(std::make_unique<AttentionRoom>());
         for (auto& one : r.attention) one->fit(m.dimension);
+        r.errands.resize(static_cast<size_t>(team.size()));
         list_jobs();
     }
 
@@ -160,18 +163,21 @@ private:
         panels_of(matrix, in, runs, out, share_of(matrix.rows / kLanes, rank));
         team.meet();
     }
-    void panels_of(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, Range mine) {
-        product(matrix, in, runs, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles);
+    void panels_of(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, Range mine, Errand* errand = nullptr) {
+        product(matrix, in, runs, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles, errand);
     }
     // A product of a layer, `place` its number among all, with what adapters add.
     void multiply(int place, const Matrix& matrix, const Rows& in, float* out, int rank) {
         if (!adapted) return multiply(matrix, in, r.runs, out, rank);
-        const Range panels = share_of(matrix.rows / kLanes, rank);
+        const Range panels = share_of(matrix.rows / kLanes, rank), columns{panels.start * kLanes, panels.stop * kLanes};
+        Errand& errand = r.errands[rank];
+        errand.clear();
+        adapted.foretell(place, columns, errand);
         team.meet();
         adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
-        panels_of(matrix, in, r.runs, out, panels);
+        panels_of(matrix, in, r.runs, out, panels, &errand);
         team.meet();
-        adapted.expand(place, {out, matrix.rows, 0}, {panels.start * kLanes, panels.stop * kLanes});
+        adapted.expand(place, {out, matrix.rows, 0}, columns);
         team.meet();
     }
     // Gates and ups lie in turns, 32 of each: what a thread has multiplied it can gate, while it is warm.
@@ -185,11 +191,18 @@ private:
         float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup * together;
         for (int pair = pairs.start; pair < pairs.stop; pair += together) {
             const int stop = std::min(pairs.stop, pair + together), stride = 2 * kGroup * (stop - pair);
-            product(matrix, r.narrow_in, r.runs, {part, stride}, {4 * pair, 4 * stop}, has_tiles);
+            const Range gates{pair * kGroup, stop * kGroup}, ups{m.feed_forward + gates.start, m.feed_forward + gates.stop};
+            Errand& errand = r.errands[rank];
+            if (adapted) {
+                errand.clear();
+                adapted.foretell(place, gates, errand);
+                adapted.foretell(place, ups, errand);
+            }
+            product(matrix, r.narrow_in, r.runs, {part, stride}, {4 * pair, 4 * stop}, has_tiles, adapted ? &errand : nullptr);
             if (adapted) {
                 const Laid wide{part - pair * 2 * kGroup, stride, m.feed_forward};
-                adapted.expand(place, wide, {pair * kGroup, stop * kGroup});
-                adapted.expand(place, wide, {m.feed_forward + pair * kGroup, m.feed_forward + stop * kGroup});
+                adapted.expand(place, wide, gates);
+                adapted.expand(place, wide, ups);
             }
             for (int one = pair; one < stop; ++one) gate_pair(one, {part + (one - pair) * 2 * kGroup, stride});
         }

@@ -211,7 +211,7 @@ void panel_by_tiles(const Matrix& matrix, int index, const Rows& in, const std::
             if (count <= 8) TileOfCodes<bits, 8>(opened, in, run.first + done).compute(count, at(done), later);
             else TileOfCodes<bits, 16>(opened, in, run.first + done).compute(count, at(done), later);
         }
-        in_blocks(run.count() - done, CodesByLanes<bits>{panel, in, run.first + done, run.count() - done, at(done)});
+        in_blocks(run.count() - done, CodesByLanes<bits>{panel, in, run.first + done, run.count() - done, at(done), nullptr});
     }
 }
 #endif
