@@ -47,7 +47,7 @@ struct AttentionRoom {
 
 // Pages lie anywhere: what the next loops read is asked for while this one computes.
 inline void ask_for_pages(const Heads& heads, int page, int last) {
-    constexpr int kPagesAhead = 4;   // as many as are scored together
+    constexpr int kPagesAhead = 4;   // as many as are scored together for few queries
     const int bytes = kPage * heads.dimension * 2;
     ask_for_later(heads.values_of(page), bytes);
     if (page + kPagesAhead < last) ask_for(heads.keys_of(page + kPagesAhead), bytes);

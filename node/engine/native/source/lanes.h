@@ -17,6 +17,8 @@
 namespace dslm {
 
 constexpr int kBlock = kIsWide ? 8 : 4;   // the most rows of a block
+// Lines of an errand for each group of columns that a block takes: less than memory yields meanwhile.
+constexpr int kLinesByCodes = 2, kLinesByNumbers = 6;
 
 template <int n, class Work> void block_of(int rows, int first, const Work& work) {
     if (rows == n) work.template at<n>(first);
@@ -66,7 +68,7 @@ template <int bits> struct CodesByLanes {
         size_t at = in.at(first + start, 0);
         for (int group = 0; group < in.groups; ++group, at += kTile) {
             asks(panel.codes + group * kStep);
-            if (errand) errand->go(2);
+            if (errand) errand->go(kLinesByCodes);
             const uint8_t* codes = panel.codes + group * kBytes;
             const int8_t* x = in.codes.data() + at * kGroup;
             Ints sums[rows];
@@ -119,7 +121,7 @@ template <int panels> struct NumbersByLanes {
         const Asks<16> asks(start, rows, count, panels * step);
         for (int group = 0; group < in.groups; ++group, x += kTile * kGroup) {
             for (int panel = 0; panel < panels; ++panel) asks(pairs + panel * step);
-            if (errand) errand->go(6);
+            if (errand) errand->go(kLinesByNumbers);
             for (int column = 0; column < kGroup; column += 2, pairs += 64) {
 #pragma GCC unroll 8
                 for (int row = 0; row < rows; ++row) {
