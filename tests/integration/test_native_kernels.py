@@ -46,6 +46,8 @@ PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "bf16")
 ERROR: dict[Precision, float] = {"int4": 0.02, "int8": 0.02, "bf16": 0.01}
 """How far the logits may be from the referee's, as a share of their length. Rows rounded to eight
 bits in groups of 32 are off by 0.4 % in each product, bf16 ones by 0.2 %."""
+_GROWING = [*range(1, 24), 14]
+"""Chunks that are cut into blocks of rows in every way."""
 SHAPES = {
     "grouped": config_of(6, 2, 32),
     "multi-head": config_of(4, 4, 64, hidden=128, vocabulary=61),
@@ -111,7 +113,7 @@ def test_a_token_depends_on_those_before_it_and_nothing_else(
     cut = [289, 1]
     wanted = all_logits(runner, ids, cut, range(PAGES))
     if not _has_two_kinds(runner, precision):
-        for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], [7, 16, 17, 5, 6, 239]):
+        for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], [7, 16, 17, 5, 6, 239], _GROWING):
             assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
     scattered = torch.randperm(4 * PAGES, generator=torch.Generator().manual_seed(2)).tolist()
     assert torch.equal(all_logits(runner, ids, cut, scattered[:PAGES]), wanted)
@@ -198,7 +200,7 @@ def test_without_tile_registers_a_token_depends_on_nothing_else_either(
     ids = tokens_of(config, 290)
     runner = native(library, config, precision, may_use_tiles=False).open(POSITIONS)
     wanted = all_logits(runner, ids, [290], range(PAGES))
-    for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33]):
+    for steps in ([240] + [1] * 50, [1] * 20 + [235, 2, 33], _GROWING):
         assert torch.equal(all_logits(runner, ids, steps, range(PAGES)), wanted), steps
     runner.close()
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "amx.h"
+#include "errand.h"
 #include "shapes.h"
 #include "simd.h"
 #include "team.h"
@@ -64,25 +65,43 @@ public:
 #ifdef DSLM_AMX
         if (has_tiles) return reduce_by_tiles(place, in, rank, size);
 #endif
+        constexpr int kTogether = 4;     // lanes; all of A for some of them, for a thread made most of its own lanes' input
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
-            const int runs = static_cast<int>(runs_[s].size());
-            const Range mine = share(runs * product.rank, rank, size);
-            for (int job = mine.start; job < mine.stop;) {
-                const Group& run = runs_[s][job / product.rank];
-                const int row = job % product.rank;
-                const uint16_t* a = product.a + (static_cast<size_t>(run.a) * product.rank + row) * product.into;
-                const Reduce work{a, in, shelf.rows + run.first, reduced(first_lane_[s] + run.first) + row, product.into, width_};
-                const bool are_four = std::min(mine.stop - job, product.rank - row) >= 4;
-                job += are_four ? 4 : 1;
-                if (are_four) work.all<4>(run.count);
-                else work.all<1>(run.count);
-            }
+            int jobs = 0, job = 0;
+            for (const Group& run : runs_[s]) jobs += (run.count + kTogether - 1) / kTogether * product.rank;
+            const Range mine = share(jobs, rank, size);
+            for (const Group& run : runs_[s])
+                for (int lane = 0; lane < run.count; lane += kTogether, job += product.rank) {
+                    const int count = std::min(kTogether, run.count - lane), stop = std::min(product.rank, mine.stop - job);
+                    for (int row = std::max(0, mine.start - job); row < stop;) {
+                        const uint16_t* a = product.a + (static_cast<size_t>(run.a) * product.rank + row) * product.into;
+                        const Reduce work{a, in, shelf.rows + run.first + lane, reduced(first_lane_[s] + run.first + lane) + row, product.into, width_};
+                        if (stop - row >= 4) work.all<4>(count), row += 4;
+                        else work.all<1>(count), row += 1;
+                    }
+                }
         }
     }
     // The columns `mine`, after all threads have reduced.
     void expand(int place, Laid to, Range mine) const {
+        each_part(place, mine, [&](int s, const Group& group, const Piece& piece, Range part, const uint16_t* weights) {
+            const int width = piece.stop - piece.start;
+            const float* factors = reduced(first_lane_[s] + group.first) + piece.rank_start;
+            in_eights(group.count, Expand{weights - piece.start, factors, b.shelves[s].rows + group.first, to, piece.rank_stop - piece.rank_start, width, width_, part});
+        });
+    }
+    // What `expand` will read of B.
+    void foretell(int place, Range mine, Errand& errand) const {
+        each_part(place, mine, [&](int, const Group&, const Piece& piece, Range part, const uint16_t* weights) {
+            errand.add(weights + part.start - piece.start, (part.stop - part.start) * 2, static_cast<size_t>(piece.stop - piece.start) * 2, piece.rank_stop - piece.rank_start);
+        });
+    }
+
+private:
+    // Calls work(shelf, group, piece, its columns of `mine`, its B) for each group of rows.
+    template <class Work> void each_part(int place, Range mine, const Work& work) const {
         for (int s = 0; s < b.shelf_count; ++s) {
             const Shelf& shelf = b.shelves[s];
             const AdaptedProduct& product = shelf.products[place];
@@ -90,18 +109,11 @@ public:
                 const Piece& piece = product.pieces[p];
                 const Range part{std::max(mine.start, piece.start), std::min(mine.stop, piece.stop)};
                 if (part.start >= part.stop) continue;
-                const int ranks = piece.rank_stop - piece.rank_start, width = piece.stop - piece.start;
-                for (int g = 0; g < shelf.group_count; ++g) {
-                    const Group& group = shelf.groups[g];
-                    const uint16_t* weights = piece.b + static_cast<size_t>(group.b) * ranks * width - piece.start;
-                    const float* factors = reduced(first_lane_[s] + group.first) + piece.rank_start;
-                    in_eights(group.count, Expand{weights, factors, shelf.rows + group.first, to, ranks, width, width_, part});
-                }
+                const size_t size = static_cast<size_t>(piece.rank_stop - piece.rank_start) * (piece.stop - piece.start);
+                for (int g = 0; g < shelf.group_count; ++g) work(s, shelf.groups[g], piece, part, piece.b + shelf.groups[g].b * size);
             }
         }
     }
-
-private:
 #ifdef DSLM_AMX
     // Sixteen lanes of a run at a time, as bf16 and what that leaves of them, are turned, which suits A as it lies in the shelf.
     void reduce_by_tiles(int place, const float* in, int rank, int size) {
@@ -207,7 +219,9 @@ private:
         }
         template <int n, int blocks> void some(int first, int column) const {
             Floats total[n][blocks];
+#pragma GCC unroll 8
             for (auto& one : total)
+#pragma GCC unroll 8
                 for (auto& lanes : one) lanes = zeros();
             const float* x = factors + static_cast<size_t>(first) * stride;
             const uint16_t* at = weights + column;
@@ -218,15 +232,18 @@ private:
 #pragma GCC unroll 8
                 for (int i = 0; i < n; ++i) {
                     const Floats factor = all(x[static_cast<size_t>(i) * stride + r]);
+#pragma GCC unroll 8
                     for (int block = 0; block < blocks; ++block) total[i][block] = fused(numbers[block], factor, total[i][block]);
                 }
             }
-            for (int i = 0; i < n; ++i) {
+            int places[blocks];
+            for (int block = 0; block < blocks; ++block) places[block] = laid.at(column + block * kLanes);
+#pragma GCC unroll 8
+            for (int i = 0; i < n; ++i) {   // unrolled, or the sums would be kept in memory throughout
                 float* to = laid.out + static_cast<size_t>(rows[first + i]) * laid.stride;
-                for (int block = 0; block < blocks; ++block) {
-                    float* place = to + laid.at(column + block * kLanes);
-                    store(place, add(load(place), total[i][block]));
-                }
+#pragma GCC unroll 8
+                for (int block = 0; block < blocks; ++block)
+                    store(to + places[block], add(load(to + places[block]), total[i][block]));
             }
         }
     };

@@ -47,7 +47,7 @@ struct AttentionRoom {
 
 // Pages lie anywhere: what the next loops read is asked for while this one computes.
 inline void ask_for_pages(const Heads& heads, int page, int last) {
-    constexpr int kPagesAhead = 3;
+    constexpr int kPagesAhead = 4;   // as many as are scored together for few queries
     const int bytes = kPage * heads.dimension * 2;
     ask_for_later(heads.values_of(page), bytes);
     if (page + kPagesAhead < last) ask_for(heads.keys_of(page + kPagesAhead), bytes);
@@ -59,32 +59,87 @@ inline uint32_t pair_at(const uint16_t* place) {
     return two;
 }
 
-inline void score_plain(const Heads& heads, const Queries& queries, int first_page, int pages, AttentionRoom& room) {
-    for (int page = 0; page < pages; ++page) {
-        const uint16_t* keys = heads.keys_of(first_page + page);
-        ask_for_pages(heads, first_page + page, first_page + pages);
-        for (int start = 0; start < queries.count; start += 4) {
-            Floats sums[4] = {zeros(), zeros(), zeros(), zeros()};
-            for (int i = 0; i < heads.dimension / 2; ++i)
-                for (int q = 0; q < 4; ++q)   // room for 16 queries is there, whatever their count
-                    sums[q] = dot_pairs(sums[q], keys + i * 2 * kPage, pair_at(queries.numbers + static_cast<size_t>(start + q) * heads.dimension + 2 * i));
-            for (int q = 0; q < 4; ++q) store(room.scores[page][start + q], sums[q]);
+// Some pages by some queries: as many sums as registers hold, so that neither keys nor latencies are waited for. Which go
+// together changes no sum.
+template <int pages, int count>
+void score_some(const Heads& heads, const Queries& queries, int first_page, int page, int start, AttentionRoom& room) {
+    const uint16_t* keys[pages];
+    Floats sums[pages][count];
+    for (int p = 0; p < pages; ++p) {
+        keys[p] = heads.keys_of(first_page + page + p);
+        for (auto& one : sums[p]) one = zeros();
+    }
+    const uint16_t* numbers = queries.numbers + static_cast<size_t>(start) * heads.dimension;
+    for (int i = 0; i < heads.dimension / 2; ++i)
+#pragma GCC unroll 8
+        for (int q = 0; q < count; ++q) {   // room for 16 queries is there, whatever their count
+            const uint32_t two = pair_at(numbers + static_cast<size_t>(q) * heads.dimension + 2 * i);
+            for (int p = 0; p < pages; ++p) sums[p][q] = dot_pairs(sums[p][q], keys[p] + i * 2 * kPage, two);
         }
+#pragma GCC unroll 8
+    for (int p = 0; p < pages; ++p)
+#pragma GCC unroll 8
+        for (int q = 0; q < count; ++q) store(room.scores[page + p][start + q], sums[p][q]);
+}
+
+template <int count>
+void score_queries(const Heads& heads, const Queries& queries, int first_page, int pages, int start, AttentionRoom& room) {
+    constexpr int kTogether = kIsWide ? 16 / count : 1;
+    const auto ask = [&](int page) {
+        if (start == 0) ask_for_pages(heads, first_page + page, first_page + pages);
+    };
+    int page = 0;
+    for (; page + kTogether <= pages; page += kTogether) {
+        for (int p = 0; p < kTogether; ++p) ask(page + p);
+        score_some<kTogether, count>(heads, queries, first_page, page, start, room);
+    }
+    for (; page < pages; ++page) {
+        ask(page);
+        score_some<1, count>(heads, queries, first_page, page, start, room);
     }
 }
 
-inline void gather_plain(const Heads& heads, const Queries& queries, int first_page, int pages, AttentionRoom& room) {
-    for (int column = 0; column < heads.dimension; column += kLanes)
-        for (int start = 0; start < queries.count; start += 4) {
-            Floats sums[4] = {zeros(), zeros(), zeros(), zeros()};
-            for (int page = 0; page < pages; ++page) {
-                const uint16_t* values = heads.values_of(first_page + page) + 2 * column;
-                for (int pair = 0; pair < kPage / 2; ++pair)
-                    for (int q = 0; q < 4; ++q)
-                        sums[q] = dot_pairs(sums[q], values + static_cast<size_t>(pair) * 2 * heads.dimension, pair_at(room.weights[page][start + q] + 2 * pair));
+inline void score_plain(const Heads& heads, const Queries& queries, int first_page, int pages, AttentionRoom& room) {
+    for (int start = 0; start < queries.count;) {
+        const bool are_eight = kIsWide && queries.count - start > 4;
+        if (are_eight) score_queries<8>(heads, queries, first_page, pages, start, room);
+        else score_queries<4>(heads, queries, first_page, pages, start, room);
+        start += are_eight ? 8 : 4;
+    }
+}
+
+// Four queries by `blocks` times 16 columns.
+template <int blocks>
+void gather_some(const Heads& heads, int first_page, int pages, int column, int start, AttentionRoom& room) {
+    constexpr int kTogether = 4;
+    Floats sums[kTogether][blocks];
+    for (auto& some : sums)
+        for (auto& one : some) one = zeros();
+    for (int page = 0; page < pages; ++page) {
+        const uint16_t* values = heads.values_of(first_page + page) + 2 * column;
+        const uint16_t* weights = room.weights[page][start];
+        for (int pair = 0; pair < kPage / 2; ++pair, values += 2 * heads.dimension)
+#pragma GCC unroll 8
+            for (int q = 0; q < kTogether; ++q) {
+                const uint32_t two = pair_at(weights + q * kPage + 2 * pair);
+                for (int block = 0; block < blocks; ++block) sums[q][block] = dot_pairs(sums[q][block], values + block * 2 * kLanes, two);
             }
-            for (int q = 0; q < 4; ++q) store(room.part.data() + static_cast<size_t>(start + q) * heads.dimension + column, sums[q]);
-        }
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < kTogether; ++q)
+#pragma GCC unroll 8
+        for (int block = 0; block < blocks; ++block)
+            store(room.part.data() + static_cast<size_t>(start + q) * heads.dimension + column + block * kLanes, sums[q][block]);
+}
+
+inline void gather_plain(const Heads& heads, const Queries& queries, int first_page, int pages, AttentionRoom& room) {
+    constexpr int kMost = kIsWide ? 4 : 1;
+    for (int start = 0; start < queries.count; start += 4) {
+        int column = 0;
+        for (; column + kMost * kLanes <= heads.dimension; column += kMost * kLanes)
+            gather_some<kMost>(heads, first_page, pages, column, start, room);
+        for (; column < heads.dimension; column += kLanes) gather_some<1>(heads, first_page, pages, column, start, room);
+    }
 }
 
 #ifdef DSLM_AMX

@@ -14,6 +14,7 @@
 #include "adapters.h"
 #include "amx.h"
 #include "attention.h"
+#include "errand.h"
 #include "matrices.h"
 #include "shapes.h"
 #include "simd.h"
@@ -58,7 +59,7 @@ struct Job {                     // a tile of queries of one key-value head
 
 struct Room {                    // what a step needs, kept between steps
     std::vector<float> hidden, stacked, more;
-    std::vector<float> wide;         // gates and ups: of adapters [tokens][2 feed_forward], else [threads][tokens][64]
+    std::vector<float> wide;         // gates and ups: [threads][tokens][64 of each pair that goes together]
     std::vector<float> exact;        // what goes into a product, for adapters
     std::vector<uint16_t> queries;   // [kv_heads][tokens][heads of it][dimension]
     std::vector<Job> jobs;
@@ -66,6 +67,7 @@ struct Room {                    // what a step needs, kept between steps
     std::vector<int> run_of;         // each row's
     std::vector<std::unique_ptr<AttentionRoom>> attention;   // of each thread
     std::vector<float> line;         // [threads][longest row]
+    std::vector<Errand> errands;     // of each thread
     Rows narrow_in, seen_in, wide_in;
     std::atomic<int> next_job{0};
 };
@@ -75,12 +77,13 @@ public:
     Step(const Model& model, const Batch& batch, Team& team, Room& room, bool has_tiles)
         : m(model), b(batch), team(team), r(room), has_tiles(has_tiles),
           group(m.heads / m.kv_heads), width((m.heads + 2 * m.kv_heads) * m.dimension),
-          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch) {
+          longest(std::max({m.hidden, m.heads * m.dimension, 2 * m.feed_forward})), adapted(batch),
+          together(adapted ? std::max(1, std::min(8, 256 / batch.token_count)) : 1) {
         const size_t tokens = static_cast<size_t>(b.token_count);
         grow(r.hidden, tokens * m.hidden);
         grow(r.stacked, tokens * width);
         grow(r.more, tokens * m.hidden);
-        grow(r.wide, tokens * (adapted ? 2 * m.feed_forward : 2 * kGroup * team.size()));
+        grow(r.wide, tokens * 2 * kGroup * together * team.size());
         grow(r.line, static_cast<size_t>(team.size()) * longest);
         grow(r.queries, (tokens * m.heads + kQueries) * m.dimension);
         list_runs();
@@ -93,6 +96,7 @@ public:
         if (adapted) grow(r.exact, tokens * std::max({m.hidden, m.heads * m.dimension, m.feed_forward}));
         while (static_cast<int>(r.attention.size()) < team.size()) r.attention.push_back(std::make_unique<AttentionRoom>());
         for (auto& one : r.attention) one->fit(m.dimension);
+        r.errands.resize(static_cast<size_t>(team.size()));
         list_jobs();
     }
 
@@ -159,39 +163,49 @@ private:
         panels_of(matrix, in, runs, out, share_of(matrix.rows / kLanes, rank));
         team.meet();
     }
-    void panels_of(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, Range mine) {
-        product(matrix, in, runs, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles);
+    void panels_of(const Matrix& matrix, const Rows& in, const std::vector<Run>& runs, float* out, Range mine, Errand* errand = nullptr) {
+        product(matrix, in, runs, {out + mine.start * kLanes, matrix.rows}, mine, has_tiles, errand);
     }
     // A product of a layer, `place` its number among all, with what adapters add.
     void multiply(int place, const Matrix& matrix, const Rows& in, float* out, int rank) {
         if (!adapted) return multiply(matrix, in, r.runs, out, rank);
-        const Range panels = share_of(matrix.rows / kLanes, rank);
+        const Range panels = share_of(matrix.rows / kLanes, rank), columns{panels.start * kLanes, panels.stop * kLanes};
+        Errand& errand = r.errands[rank];
+        errand.clear();
+        adapted.foretell(place, columns, errand);
         team.meet();
         adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
-        panels_of(matrix, in, r.runs, out, panels);
+        panels_of(matrix, in, r.runs, out, panels, &errand);
         team.meet();
-        adapted.expand(place, {out, matrix.rows, 0}, {panels.start * kLanes, panels.stop * kLanes});
+        adapted.expand(place, {out, matrix.rows, 0}, columns);
         team.meet();
     }
     // Gates and ups lie in turns, 32 of each: what a thread has multiplied it can gate, while it is warm.
     void feed(int place, const Matrix& matrix, int rank) {
         const Range pairs = share_of(m.feed_forward / kGroup, rank);
         team.meet();
-        if (!adapted) {
-            float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup;
-            for (int pair = pairs.start; pair < pairs.stop; ++pair) {
-                product(matrix, r.narrow_in, r.runs, {part, 2 * kGroup}, {4 * pair, 4 * pair + 4}, has_tiles);
-                gate_pair(pair, {part, 2 * kGroup});
-            }
-            return;
+        if (adapted) {
+            adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
+            team.meet();
         }
-        adapted.reduce(place, r.exact.data(), rank, team.size(), has_tiles);
-        panels_of(matrix, r.narrow_in, r.runs, r.wide.data(), {4 * pairs.start, 4 * pairs.stop});
-        team.meet();
-        const Laid wide{r.wide.data(), matrix.rows, m.feed_forward};
-        adapted.expand(place, wide, {pairs.start * kGroup, pairs.stop * kGroup});
-        adapted.expand(place, wide, {m.feed_forward + pairs.start * kGroup, m.feed_forward + pairs.stop * kGroup});
-        for (int pair = pairs.start; pair < pairs.stop; ++pair) gate_pair(pair, {r.wide.data() + pair * 2 * kGroup, matrix.rows});
+        float* part = r.wide.data() + static_cast<size_t>(rank) * b.token_count * 2 * kGroup * together;
+        for (int pair = pairs.start; pair < pairs.stop; pair += together) {
+            const int stop = std::min(pairs.stop, pair + together), stride = 2 * kGroup * (stop - pair);
+            const Range gates{pair * kGroup, stop * kGroup}, ups{m.feed_forward + gates.start, m.feed_forward + gates.stop};
+            Errand& errand = r.errands[rank];
+            if (adapted) {
+                errand.clear();
+                adapted.foretell(place, gates, errand);
+                adapted.foretell(place, ups, errand);
+            }
+            product(matrix, r.narrow_in, r.runs, {part, stride}, {4 * pair, 4 * stop}, has_tiles, adapted ? &errand : nullptr);
+            if (adapted) {
+                const Laid wide{part - pair * 2 * kGroup, stride, m.feed_forward};
+                adapted.expand(place, wide, gates);
+                adapted.expand(place, wide, ups);
+            }
+            for (int one = pair; one < stop; ++one) gate_pair(one, {part + (one - pair) * 2 * kGroup, stride});
+        }
     }
     void gate_pair(int pair, Place at) {
         for (int t = 0; t < b.token_count; ++t) {
@@ -298,6 +312,7 @@ private:
     const bool has_tiles;
     const int group, width, longest;
     Lowrank adapted;
+    const int together;          // pairs of 32 gates and 32 ups; more with adapters, whose B is read in longer pieces so
 };
 
 struct Worker {
