@@ -28,7 +28,6 @@ import torch
 from node.training.domains.catalogue import NAMES
 from node.training.domains.domain import Domain
 from node.training.export import load_adapter, round_to_bytes
-from node.training.fit import Settings
 from node.training.recipes.bench import Bench, mean_of, open_bench
 from node.training.recipes.run import run
 from node.training.recipes.settings import Kind, Recipe, recipe, recipe_domain
@@ -108,7 +107,7 @@ def make(job: Job, name: str, trainings: Trainings, parts: Sequence[Part]) -> No
             )
     told = asdict(replace(made, folder=Path(name))) | {
         "folder": name,
-        "settings": repr(chosen.settings),
+        "settings": repr(wanted.settings),
         "seeds": list(chosen.singles),
         "is_complete": set(chosen.singles) == set(wanted.seeds),
     }
@@ -198,15 +197,8 @@ def _few(domain: Domain) -> Domain:
 
 
 def _quick(wanted: Recipe) -> Recipe:
-    def small(settings: Settings) -> Settings:
-        return replace(settings, batch=4, longest=96, steps_max=QUICK)
-
-    return replace(
-        wanted,
-        settings=small(wanted.settings),
-        rivals=tuple(small(one) for one in wanted.rivals[:1]),
-        seeds=wanted.seeds[:QUICK],
-    )
+    small = replace(wanted.settings, batch=4, longest=96, steps_max=QUICK)
+    return replace(wanted, settings=small, seeds=wanted.seeds[:QUICK])
 
 
 def main(given: Sequence[str] | None = None) -> int:

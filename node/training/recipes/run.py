@@ -27,12 +27,9 @@ _COUNTED_MAX = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """An adapter and the settings of which it was made, with the single trainings with these by
-    seed, and a few words on how it was chosen.
-    """
+    """An adapter, with the single trainings by seed, and a few words on how it was chosen."""
 
     adapter: LowRankParameters
-    settings: Settings
     singles: Mapping[int, LowRankParameters]
     how: str
 
@@ -68,33 +65,23 @@ def run(recipe: Recipe, domain: Domain, trainings: Trainings, out: Path) -> tupl
         licence=LICENCE,
         invocation=bench.form.header if recipe.settings.activated else (),
     )
-    made = _measured(domain, bench, chosen, out)
+    made = _measured(recipe, domain, bench, chosen, out)
     write_card(out, recipe.name, _scores(domain, made))
     return chosen, made
 
 
 def choose(recipe: Recipe, domain: Domain, trainings: Trainings) -> Chosen:
     """What is best on validation: a single training, or a mean of the first few, or of all."""
-    bench, say = trainings.bench, trainings.say
-    rivals: list[tuple[float, Settings, LowRankParameters]] = []
-    for settings in (recipe.settings, *recipe.rivals) if recipe.rivals else ():
-        for adapter in trainings.adapters(recipe, settings, domain, recipe.seeds[:1]).values():
-            nats = _nats(domain, bench, adapter, settings)
-            say(f"{recipe.name}: validation {nats:.4f}, {settings.epochs} epochs, one training")
-            rivals.append((nats, settings, adapter))
-    best = min(rivals, key=lambda one: one[0])[1] if rivals else recipe.settings
-    singles = trainings.adapters(recipe, best, domain, recipe.seeds)
+    used = recipe.settings
+    singles = trainings.adapters(recipe, domain)
     if not singles:
         raise UserError(f"There was no time to train {recipe.name}.")
     options = {f"seed {seed}": adapter for seed, adapter in singles.items()}
     trained = list(singles.values())
     for count in range(2, len(trained) + 1):
         options[f"mean of {count}"] = _mean(trained[:count])
-    others = [adapter for _, settings, adapter in rivals if settings is not best]
-    if others:
-        options["mean of all, rivals too"] = _mean([*trained, *others])
-    how = _best(domain, trainings, options, best)
-    return Chosen(options[how], best, singles, f"{how}, {best.epochs} epochs, {best.dropped} out")
+    how = _best(domain, trainings, options, used)
+    return Chosen(options[how], singles, f"{how}, {used.epochs} epochs, {used.dropped} out")
 
 
 def _best(
@@ -131,9 +118,9 @@ def _nats(domain: Domain, bench: Bench, adapter: LowRankParameters, used: Settin
     return scores.per_token
 
 
-def _measured(domain: Domain, bench: Bench, chosen: Chosen, out: Path) -> Made:
-    adapter, activated = chosen.adapter, chosen.settings.activated
-    validation = _nats(domain, bench, adapter, chosen.settings)
+def _measured(recipe: Recipe, domain: Domain, bench: Bench, chosen: Chosen, out: Path) -> Made:
+    adapter, activated = chosen.adapter, recipe.settings.activated
+    validation = _nats(domain, bench, adapter, recipe.settings)
     if not domain.test:
         return Made(out, chosen.how, validation, float("nan"))
     test = bench.score(adapter, domain.test, domain.candidates, activated=activated)

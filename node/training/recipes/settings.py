@@ -22,35 +22,28 @@ Kind = Literal["final", "trial", "activated"]
 class Recipe:
     """An adapter for each of `seeds`; of them and of their means, what is best on validation.
 
-    `rivals` are other settings: each is trained with the first seed, and the best of all, on
-    validation, with the other seeds. `is_own_only` learns from the domain's own set as it is,
-    without variations.
+    `is_own_only` learns from the domain's own set as it is, without variations.
     """
 
     name: str
     settings: Settings
     seeds: tuple[int, ...] = (1,)
     is_own_only: bool = False
-    rivals: tuple[Settings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     settings: Settings
     seeds: tuple[int, ...] = (1, 2, 3)
-    rivals: tuple[Settings, ...] = ()
     activated_seeds: tuple[int, ...] = (1, 2)
 
 
-_MATH = Settings(learning_rate=5e-3, epochs=3, decay="cosine", dropped=0.25)
 _FEW_ROWS = _Chosen(
     Settings(learning_rate=1e-3, epochs=1, decay="cosine"), activated_seeds=(1, 2, 3)
 )
 _CHOSEN: Mapping[str, _Chosen] = {
     "math": _Chosen(
-        _MATH,
-        (1, 2, 3, 4, 5, 6, 7, 8),
-        rivals=(replace(_MATH, epochs=4), replace(_MATH, epochs=5, dropped=0.3)),
+        Settings(learning_rate=5e-3, epochs=3, decay="cosine", dropped=0.25), (1, 2, 3, 4)
     ),
     "medicine": _Chosen(Settings(learning_rate=5e-3, epochs=2, decay="cosine", dropped=0.1)),
     "law": _Chosen(
@@ -86,7 +79,7 @@ def recipe(name: str, kind: Kind = "final") -> Recipe:
     if kind == "activated":
         settings = replace(chosen.settings, activated=True)
         return Recipe(f"{name}-activated", settings, chosen.activated_seeds)
-    return Recipe(name, chosen.settings, chosen.seeds, rivals=chosen.rivals)
+    return Recipe(name, chosen.settings, chosen.seeds)
 
 
 def recipe_domain(folder: Path, name: str, kind: Kind = "final") -> Domain:

@@ -12,7 +12,7 @@ from types import TracebackType
 from node.training.domains.domain import Domain
 from node.training.examples import TokenRow
 from node.training.export import load_adapter, round_to_bytes, save_adapter
-from node.training.fit import Progress, Settings, Trainer
+from node.training.fit import Progress, Trainer
 from node.training.low_rank import AdapterShape, LowRankParameters
 from node.training.recipes.bench import LONGEST, Bench
 from node.training.recipes.settings import Recipe
@@ -40,34 +40,33 @@ class Trainings:
         self._may_begin = may_begin
         self._trainers: dict[AdapterShape, Trainer] = {}
 
-    def adapters(
-        self, recipe: Recipe, settings: Settings, domain: Domain, seeds: Sequence[int]
-    ) -> dict[int, LowRankParameters]:
+    def adapters(self, recipe: Recipe, domain: Domain) -> dict[int, LowRankParameters]:
         """By seed, B as it will be served; those that may not begin are missing."""
+        seeds, epochs = recipe.seeds, recipe.settings.epochs
         found: dict[int, LowRankParameters] = {}
         missing: list[int] = []
         for seed in seeds:
-            folder = self._folder(recipe, settings, seed)
+            folder = self._folder(recipe, seed)
             if folder is not None and folder.is_dir():
                 found[seed] = load_adapter(folder, self.bench.base)
             else:
                 missing.append(seed)
-        turns = [(seed, epoch) for seed in missing for epoch in range(settings.epochs)]
-        with _Ahead(lambda turn: self._rows(recipe, settings, domain, turns[turn])) as ahead:
+        turns = [(seed, epoch) for seed in missing for epoch in range(epochs)]
+        with _Ahead(lambda turn: self._rows(recipe, domain, turns[turn])) as ahead:
             for index, seed in enumerate(missing):
                 if not self._may_begin():
                     self.say(f"{recipe.name}: no time for seeds {missing[index:]}")
                     break
-                found[seed] = self._trained(recipe, settings, seed, ahead, index)
+                found[seed] = self._trained(recipe, seed, ahead, index)
         return {seed: found[seed] for seed in seeds if seed in found}
 
     def forget(self) -> None:
         """Drop trainers and the memory that they hold."""
         self._trainers.clear()
 
-    def _trained(
-        self, recipe: Recipe, settings: Settings, seed: int, ahead: "_Ahead", index: int
-    ) -> LowRankParameters:
+    def _trained(self, recipe: Recipe, seed: int, ahead: "_Ahead", index: int) -> LowRankParameters:
+        settings = recipe.settings
+
         def heard(progress: Progress, _adapter: LowRankParameters) -> None:
             steps = f"step {progress.step} of {progress.steps}"
             self.say(f"{recipe.name}, seed {seed}: {steps}, loss {progress.loss:.4f}")
@@ -83,25 +82,23 @@ class Trainings:
 
         adapter = trainer.fit(rows_of, settings, seed, heard)
         round_to_bytes(adapter)
-        folder = self._folder(recipe, settings, seed)
+        folder = self._folder(recipe, seed)
         if folder is not None:
             part = folder.with_name(f"{folder.name}.part")
             save_adapter(part, adapter, base_digest=self.bench.digest, licence="")
             part.rename(folder)
         return adapter
 
-    def _rows(
-        self, recipe: Recipe, settings: Settings, domain: Domain, turn: tuple[int, int]
-    ) -> Sequence[TokenRow]:
+    def _rows(self, recipe: Recipe, domain: Domain, turn: tuple[int, int]) -> Sequence[TokenRow]:
         seed, epoch = turn
         examples = domain.train if recipe.is_own_only else domain.epoch(epoch, seed)
-        return self.bench.form.rows(examples, min(LONGEST, settings.longest))
+        return self.bench.form.rows(examples, min(LONGEST, recipe.settings.longest))
 
-    def _folder(self, recipe: Recipe, settings: Settings, seed: int) -> Path | None:
+    def _folder(self, recipe: Recipe, seed: int) -> Path | None:
         """One for each training that would come out otherwise."""
         if self._kept is None:
             return None
-        digest = hashlib.sha256(repr((settings, recipe.is_own_only)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((recipe.settings, recipe.is_own_only)).encode()).hexdigest()
         return self._kept / recipe.name / f"{digest[:8]}-{seed}"
 
 

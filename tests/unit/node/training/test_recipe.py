@@ -70,7 +70,6 @@ def quick(domain: Domain, recipe: Recipe) -> tuple[Domain, Recipe]:
     small = replace(
         recipe.settings, batch=4, epochs=1, longest=96, steps_max=2, shape=AdapterShape(rank=2)
     )
-    rivals = tuple(replace(small, dropped=0.5) for _ in recipe.rivals[:1])
     few = replace(
         domain,
         train=domain.train[:8],
@@ -78,16 +77,16 @@ def quick(domain: Domain, recipe: Recipe) -> tuple[Domain, Recipe]:
         test=domain.test[:2],
         make=None,
     )
-    return few, replace(recipe, settings=small, rivals=rivals, seeds=recipe.seeds[:2])
+    return few, replace(recipe, settings=small, seeds=recipe.seeds[:2])
 
 
-def test_rivals_are_trained_once_and_nothing_is_repeated(tmp_path: Path, bench: Bench) -> None:
+def test_trainings_that_are_kept_are_not_repeated(tmp_path: Path, bench: Bench) -> None:
     sums, chosen = quick(domain(write_sets(tmp_path), "math"), recipe("math"))
     heard: list[str] = []
     trainings = Trainings(bench, heard.append, tmp_path / "work")
     first = choose(chosen, sums, trainings)
     assert set(first.singles) == {1, 2}
-    assert sum(line.endswith("1 epochs") for line in heard) == 3
+    assert sum(line.endswith("1 epochs") for line in heard) == 2
     heard.clear()
     again = choose(chosen, sums, Trainings(bench, heard.append, tmp_path / "work", lambda: False))
     assert again.how == first.how
@@ -98,9 +97,7 @@ def test_rivals_are_trained_once_and_nothing_is_repeated(tmp_path: Path, bench: 
 def test_what_may_not_begin_is_missing(tmp_path: Path, bench: Bench) -> None:
     sums, chosen = quick(domain(write_sets(tmp_path), "math"), recipe("math"))
     allowed = iter((True, False))
-    one = choose(
-        replace(chosen, rivals=()), sums, Trainings(bench, print, None, lambda: next(allowed))
-    )
+    one = choose(chosen, sums, Trainings(bench, print, None, lambda: next(allowed)))
     assert set(one.singles) == {1}
     with pytest.raises(UserError, match="no time"):
         choose(chosen, sums, Trainings(bench, print, None, lambda: False))
