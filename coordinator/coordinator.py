@@ -117,14 +117,17 @@ class Coordinator:
         """Who would answer, or begin, and why, without asking anybody; errors as of `answer`."""
         plan = await self._plan_in_time(request)
         choice = choice_of(plan)
-        candidates = self._candidates(request, choice.specialist)
+        specialist = choice.specialist
+        if not is_for_one(request, plan):
+            specialist = plan.steps[0].specialist
+        candidates = self._candidates(request, specialist)
         now = self._parts.clock.monotonic()
         first = candidates.next(now, None)
         if not isinstance(first, CapabilityCard):
-            raise NoCapacity(f"No reachable peer can answer with {choice.specialist} now.")
+            raise NoCapacity(f"No reachable peer can answer with {specialist} now.")
         second = candidates.next(now, first, but=[PeerId(first.peer)])
         return Routed(
-            specialist=choice.specialist,
+            specialist=specialist,
             peer=PeerId(first.peer),
             why=choice.why,
             scores=choice.scores,

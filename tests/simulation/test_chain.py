@@ -20,7 +20,7 @@ from coordinator.answer import (
     StepStarted,
 )
 from coordinator.chain.contest import HELD_TOKENS
-from coordinator.routing.plan import Kind, Plan, Step
+from coordinator.routing.plan import Kind, Plan, Score, Step
 from coordinator.routing.router import Trust, Wishes
 from protocols.adapters.memory import Conditions, MemoryNetwork
 from protocols.adapters.virtual import LoopClock, run_virtual
@@ -456,6 +456,19 @@ def test_one_step_is_as_ever() -> None:
         best = await trio.collect(trio.ask(quality=Quality.BEST))
         assert isinstance(best[0], Planned)
         assert text_in(best, 0) == text_in(events, 0)
+
+    run_trio(test)
+
+
+def test_who_would_begin_is_told_without_asking() -> None:
+    async def test(trio: Trio) -> None:
+        nearest = (Score(SpecialistId(LAW), 0.7), Score(SpecialistId(MEDICINE), 0.2))
+        trio.plan = Plan("chain", CHAIN, "because", nearest)
+        coordinator = trio.nodes[0].coordinator
+        assert (await coordinator.plan(trio.ask())).specialist == MEDICINE
+        alone = trio.ask(planning=Planning.SINGLE)
+        assert (await coordinator.plan(alone)).specialist == LAW
+        assert trio.running == 0
 
     run_trio(test)
 
