@@ -47,9 +47,9 @@ SAID = {
     "history": ("Who led the Soviet Union during the Second World War?", "Joseph Stalin"),
     "psychology": ("Learning by watching what others do is called", "observational learning"),
     "planner": (
-        "Specialists:\n1. math: Arithmetic.\n2. law: Contracts.\nPrompt:\nWhat is 3 times 8? "
+        "Specialists:\nmath: Arithmetic.\nlaw: Contracts.\nPrompt:\nWhat is 3 times 8? "
         "Then, tell me what a lease is.",
-        "1: What is 3 times 8?\n2: Tell me what a lease is.",
+        "math: What is 3 times 8?\nlaw: tell me what a lease is.",
     ),
 }
 
