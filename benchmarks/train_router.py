@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from coordinator.routing.head import dump_head
-from node.config import environment
+from node.config_reader import Overrides, load_process_config
 from node.hosting.encoder import MiniLmEncoder
 from node.hosting.fetch import default_encoder_paths
 from routing_data import Data, Vectors
@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_encoder(models: Path | None) -> MiniLmEncoder:
-    """The encoder that dslm uses by default, below `models` or DSLM_MODELS_DIR."""
-    paths = default_encoder_paths(models or Path(environment()["DSLM_MODELS_DIR"]))
+    """The encoder that dslm uses by default, below `models` or where a node has its models."""
+    config = load_process_config(Overrides()).config
+    paths = default_encoder_paths(models or config.paths.models)
     return MiniLmEncoder(paths.model, paths.tokenizer)
 
 
